@@ -1,0 +1,1 @@
+"""Who may do what: roles, personal API tokens, and the permission that every API view asks."""

@@ -1,0 +1,67 @@
+"""The admin's doors for people, and the base that all admin pages of the house share."""
+
+from typing import Any
+
+from django.contrib import admin, messages
+from django.http import HttpRequest
+
+from accounts.models import PersonalToken
+from accounts.roles import OPERATORS, OWNERS, VIEWERS, roles_of
+
+
+class RoleAdmin(admin.ModelAdmin):
+    """An admin page that viewers may read and whose rows change through verbs only.
+
+    Subclasses widen `add_roles`, `change_roles` or `delete_roles` where a form is the right verb.
+    """
+
+    view_roles: tuple[str, ...] = VIEWERS
+    add_roles: tuple[str, ...] = ()
+    change_roles: tuple[str, ...] = ()
+    delete_roles: tuple[str, ...] = ()
+    action_roles: tuple[str, ...] = OPERATORS
+    show_full_result_count = False
+
+    def _holds(self, request: HttpRequest, allowed: tuple[str, ...]) -> bool:
+        return not roles_of(request.user).isdisjoint(allowed)
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        return self._holds(request, self.view_roles)
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return self._holds(request, self.view_roles)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return self._holds(request, self.add_roles)
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return self._holds(request, self.change_roles)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return self._holds(request, self.delete_roles)
+
+    def has_act_permission(self, request: HttpRequest) -> bool:
+        """What `@admin.action(permissions=["act"])` asks."""
+        return self._holds(request, self.action_roles)
+
+
+@admin.register(PersonalToken)
+class PersonalTokenAdmin(RoleAdmin):
+    """Everyone's own tokens; owners see all."""
+
+    list_display = ("label", "user", "created_at", "expires_at", "last_used_at")
+    search_fields = ("label", "user__username")
+    list_filter = ("expires_at",)
+    fields = ("label", "expires_at")
+    add_roles = VIEWERS
+    delete_roles = VIEWERS
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        tokens = super().get_queryset(request)
+        return tokens if self._holds(request, OWNERS) else tokens.filter(user=request.user)
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        token, secret = PersonalToken.objects.issue(request.user, obj.label, obj.expires_at)
+        obj.pk = token.pk
+        obj.user, obj.digest = token.user, token.digest
+        messages.warning(request, f"Copy this token now, it is shown only once: {secret}")

@@ -1,0 +1,256 @@
+"""Every knob of the server, each read from the environment, each with a default that runs.
+
+docs/settings.md explains them. With none set this is one machine: SQLite, an embedded Valkey
+(started by `manage.py up`), blobs in a folder. Production sets `FEDSERVER_SECRET_KEY`,
+`FEDSERVER_ALLOWED_HOSTS` and, when outgrown, `DATABASE_URL`, `REDIS_URL` and `BLOBS_URL`.
+"""
+
+import os
+import secrets
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import environ
+
+env = environ.Env()
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+# --- Where things lie -----------------------------------------------------------------------
+FEDSERVER_HOME = Path(env.str("FEDSERVER_HOME", default=str(BASE_DIR / "var"))).resolve()
+BLOBS_URL = env.str("BLOBS_URL", default="")  # "s3://bucket/prefix"; empty: a folder in the home
+BLOBS_ENDPOINT = env.str("BLOBS_ENDPOINT", default="")  # of an S3-compatible store
+
+
+def _secret_key() -> str:
+    """The key from the environment, else the one in the home, made once and kept private."""
+    if key := env.str("FEDSERVER_SECRET_KEY", default=""):
+        return key
+    path = FEDSERVER_HOME / "secret_key"
+    FEDSERVER_HOME.mkdir(parents=True, exist_ok=True)
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return path.read_text()
+    with os.fdopen(descriptor, "w") as file:
+        file.write(key := secrets.token_urlsafe(64))
+    return key
+
+
+# --- Safety ---------------------------------------------------------------------------------
+DEBUG = env.bool("FEDSERVER_DEBUG", default=False)
+SECRET_KEY = _secret_key()
+ALLOWED_HOSTS = env.list("FEDSERVER_ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
+CSRF_TRUSTED_ORIGINS = env.list("FEDSERVER_TRUSTED_ORIGINS", default=[])
+# One switch for a server that is reached by https: secure cookies, HSTS, redirects.
+HTTPS = env.bool("FEDSERVER_HTTPS", default=False)
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = HTTPS
+SECURE_HSTS_SECONDS = env.int("FEDSERVER_HSTS_SECONDS", default=31_536_000 if HTTPS else 0)
+SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = HTTPS
+SECURE_REDIRECT_EXEMPT = [r"^healthz$"]
+SESSION_COOKIE_NAME = "fedserver_session"
+CSRF_COOKIE_NAME = "fedserver_csrf"
+# How many proxies stand in front; only then is their X-Forwarded-* believed.
+PROXIES = env.int("FEDSERVER_PROXIES", default=0)
+if PROXIES:
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+X_FRAME_OPTIONS = "SAMEORIGIN"
+DATA_UPLOAD_MAX_MEMORY_SIZE = 2_621_440
+
+# --- Django ---------------------------------------------------------------------------------
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "django_filters",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "accounts",
+    "journal",
+    "models_app",
+    "rounds",
+    "fedserver",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "fedserver.urls"
+ASGI_APPLICATION = "fedserver.asgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+LOGIN_URL = "/admin/login/"
+LANGUAGE_CODE = "en-us"
+TIME_ZONE = "UTC"
+USE_TZ = True
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+STATIC_URL = "/static/"
+STATIC_ROOT = FEDSERVER_HOME / "static"
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedStaticFilesStorage"},
+}
+# The files of installed packages are served as they are, so that `up` needs no collectstatic.
+WHITENOISE_USE_FINDERS = True
+
+# --- Database -------------------------------------------------------------------------------
+DATABASES = {
+    "default": env.db_url("DATABASE_URL", default=f"sqlite:///{FEDSERVER_HOME / 'db.sqlite3'}")
+}
+DATABASES["default"]["CONN_MAX_AGE"] = env.int("FEDSERVER_CONN_MAX_AGE", default=60)
+DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
+if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
+    DATABASES["default"]["OPTIONS"] = {
+        # Writers queue at BEGIN instead of failing at their first write; readers never wait.
+        "transaction_mode": "IMMEDIATE",
+        "timeout": 30,
+        # FULL, for an update acknowledged must outlive a power cut.
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA cache_size=-16000;",
+    }
+
+# --- Broker and live events -----------------------------------------------------------------
+REDIS_URL = env.str("REDIS_URL", default=f"unix://{FEDSERVER_HOME / 'valkey.sock'}")
+REDIS_PREFIX = env.str("FEDSERVER_REDIS_PREFIX", default="fedserver:")
+
+
+def _celery_broker(url: str) -> str:
+    """Kombu's spelling of a Redis URL: it calls a Unix socket `redis+socket`."""
+    parts = urlsplit(url)
+    if parts.scheme != "unix":
+        return url
+    database = parse_qs(parts.query).get("db", ["0"])[0]
+    return f"redis+socket://{parts.path}?virtual_host={database}"
+
+
+CELERY_BROKER_URL = _celery_broker(REDIS_URL)
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_SERIALIZER = "json"
+CELERY_ACCEPT_CONTENT = ["json"]
+CELERY_TASK_ACKS_LATE = True
+CELERY_TASK_REJECT_ON_WORKER_LOST = True
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_TASK_TIME_LIMIT = env.int("FEDSERVER_TASK_SECONDS", default=3600)
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_CONNECTION_MAX_RETRIES = None
+CELERY_BROKER_TRANSPORT_OPTIONS = {
+    "global_keyprefix": REDIS_PREFIX,
+    # Above the longest task, or Redis would hand it out a second time while it still runs.
+    "visibility_timeout": CELERY_TASK_TIME_LIMIT + 600,
+    "unacked_restore_interval": 5,
+    "socket_keepalive": True,
+    # A door that only rings the bell must not wait for a broker that is away: the beat rings too.
+    "max_retries": 1,
+    "interval_start": 0,
+    "interval_max": 0.2,
+}
+CELERY_TASK_DEFAULT_QUEUE = "steps"
+CELERY_TASK_ROUTES = {
+    "rounds.tasks.evaluate": {"queue": "evaluation"},
+    "models_app.tasks.*": {"queue": "evaluation"},
+}
+SWEEP_SECONDS = env.float("FEDSERVER_SWEEP_SECONDS", default=2.0)
+CELERY_BEAT_SCHEDULE = {
+    "sweep": {
+        "task": "rounds.tasks.sweep",
+        "schedule": SWEEP_SECONDS,
+        "options": {"expires": 30},
+    },
+    "tidy": {"task": "rounds.tasks.tidy", "schedule": 3600.0, "options": {"expires": 600}},
+}
+CELERY_BEAT_SCHEDULE_FILENAME = str(FEDSERVER_HOME / "beat-schedule")
+
+CACHES = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "LOCATION": REDIS_URL,
+        "KEY_PREFIX": REDIS_PREFIX + "cache",
+    }
+}
+
+# --- Rounds ---------------------------------------------------------------------------------
+# A worker holds its lease this long and renews it at a third of it.
+LEASE_SECONDS = env.float("FEDSERVER_LEASE_SECONDS", default=15.0)
+TOKEN_SECONDS = env.int("FEDSERVER_TOKEN_SECONDS", default=3600)
+CHALLENGE_SECONDS = env.int("FEDSERVER_CHALLENGE_SECONDS", default=60)
+MAX_UPDATE_BYTES = env.int("FEDSERVER_MAX_UPDATE_BYTES", default=4 * 2**30)
+MAX_MODEL_BYTES = env.int("FEDSERVER_MAX_MODEL_BYTES", default=4 * 2**30)
+
+# --- HTTP API -------------------------------------------------------------------------------
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "rounds.api.authentication.ParticipantTokenAuthentication",
+        "accounts.authentication.PersonalTokenAuthentication",
+        "accounts.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["accounts.permissions.HasRole"],
+    "DEFAULT_PAGINATION_CLASS": "accounts.pagination.Page",
+    "PAGE_SIZE": 50,
+    "DEFAULT_FILTER_BACKENDS": [
+        "django_filters.rest_framework.DjangoFilterBackend",
+        "rest_framework.filters.OrderingFilter",
+    ],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_SCHEMA_CLASS": "rounds.api.schema.ProblemAutoSchema",
+    "EXCEPTION_HANDLER": "rounds.api.problems.exception_handler",
+    "DEFAULT_THROTTLE_RATES": {
+        "enrol": env.str("FEDSERVER_ENROL_RATE", default="60/min"),
+        "tokens": env.str("FEDSERVER_TOKENS_RATE", default="600/min"),
+    },
+    "NUM_PROXIES": PROXIES,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "fedserver",
+    "DESCRIPTION": "Federated learning: models, participants, runs, rounds and their journal.",
+    "VERSION": "1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+    "SCHEMA_PATH_PREFIX": r"/api/v1",
+    "COMPONENT_SPLIT_REQUEST": True,
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "rounds.api.schema.add_doors",
+    ],
+}
+
+# --- Logs -----------------------------------------------------------------------------------
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["console"], "level": env.str("FEDSERVER_LOG_LEVEL", default="INFO")},
+}

@@ -1,0 +1,185 @@
+"""The vocabulary of events, and the one way to write them.
+
+    with events.transaction() as journal:
+        ...                                     # conditional UPDATEs
+        journal.record("round.opened", run=1, round=7, number=3)
+
+The lines are inserted last, in one statement, under a lock that PostgreSQL holds until the commit:
+so ids become visible in their own order, and a reader that has seen id n never has to look below n
+again. They are announced on Redis after the commit. An announcement is a hint: that it fails is
+logged, and readers replay from the table.
+"""
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+from typing import Any
+
+import redis
+from django.conf import settings
+from django.db import connection, transaction as database
+from django.db.models import QuerySet
+
+from journal.models import Event
+
+logger = logging.getLogger(__name__)
+
+CHANNEL = settings.REDIS_PREFIX + "events"
+SUBJECTS = ("model", "version", "run", "round", "assignment", "participant")
+
+# Every event there is, with the data it may carry beside its subjects, actor and reason.
+KINDS: dict[str, frozenset[str]] = {
+    kind: frozenset(fields.split())
+    for kind, fields in {
+        "model.created": "slug",
+        "version.created": "number origin",
+        "version.evaluated": "number metrics",
+        "version.published": "number origin",
+        "version.rejected": "number",
+        "version.archived": "number",
+        "version.rolled_back": "number to",
+        "version.exported": "number format",
+        "participant.enrolled": "name",
+        "participant.suspended": "name",
+        "participant.reinstated": "name",
+        "participant.revoked": "name",
+        "participant.rotated": "name",
+        "participant.left": "name",
+        "join_code.created": "label max_uses expires_at",
+        "join_code.withdrawn": "label",
+        "run.created": "name strategy",
+        "run.started": "",
+        "run.paused": "",
+        "run.resumed": "",
+        "run.stopped": "",
+        "run.completed": "rounds",
+        "run.failed": "",
+        "run.retrying": "failures seconds",
+        "round.opened": "number base",
+        "round.training": "number invited",
+        "round.aggregating": "number accepted",
+        "round.evaluating": "number diagnostics seconds",
+        "round.published": "number metrics seconds",
+        "round.failed": "number code",
+        "round.cancelled": "number",
+        "assignment.invited": "name",
+        "assignment.training": "name",
+        "assignment.progress": "name activity fraction epoch epochs metrics",
+        "assignment.uploaded": "name samples bytes norm metrics",
+        "assignment.accepted": "name",
+        "assignment.quarantined": "name norm limit",
+        "assignment.rejected": "name code",
+        "assignment.failed": "name code",
+        "assignment.withdrawn": "name",
+        "assignment.late": "name",
+        "assignment.lost": "name",
+    }.items()
+}
+# The advisory lock that serialises journal writers on PostgreSQL ("fedserve" in ASCII).
+_JOURNAL_LOCK = 0x6665647365727665
+
+
+class UndeclaredEvent(Exception):
+    """A line that the vocabulary does not know: a mistake in our own code."""
+
+
+class Journal:
+    """The lines of one transaction, in the order they were recorded."""
+
+    def __init__(self) -> None:
+        self.lines: list[Event] = []
+
+    def record(self, kind: str, *, actor: str = "", reason: str = "", **fields: Any) -> None:
+        """Add a line, to be inserted when the transaction ends.
+
+        Args:
+            kind: One of `KINDS`.
+            actor: Who did it: a user's or participant's name; empty for the server itself.
+            reason: Why, in a sentence for people.
+            **fields: Ids of subjects (`model`, `version`, `run`, `round`, `assignment`,
+                `participant`) and the data that the kind declares.
+
+        Raises:
+            UndeclaredEvent: The kind or a field is not in the vocabulary.
+        """
+        if kind not in KINDS:
+            raise UndeclaredEvent(f"Expected a kind of journal.events.KINDS. Received: {kind}")
+        subjects = {name: fields.pop(name) for name in SUBJECTS if name in fields}
+        if unknown := fields.keys() - KINDS[kind]:
+            raise UndeclaredEvent(f"{kind} has no such data. Received: {sorted(unknown)}")
+        self.lines.append(Event(kind=kind, actor=actor, reason=reason, data=fields, **subjects))
+
+
+_current: ContextVar[Journal | None] = ContextVar("journal", default=None)
+
+
+@contextmanager
+def transaction() -> Iterator[Journal]:
+    """A database transaction with a journal; inside another one, a part of that one.
+
+    Yields:
+        The journal whose lines enter the table with the transaction's other changes.
+    """
+    if (outer := _current.get()) is not None:
+        with database.atomic():
+            yield outer
+        return
+    journal = Journal()
+    token = _current.set(journal)
+    try:
+        with database.atomic():
+            yield journal
+            _insert(journal.lines)
+    finally:
+        _current.reset(token)
+
+
+def _insert(lines: list[Event]) -> None:
+    if not lines:
+        return
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_JOURNAL_LOCK])
+    Event.objects.bulk_create(lines)
+    database.on_commit(lambda: announce([as_json(line) for line in lines]))
+
+
+def as_json(line: Event) -> dict[str, Any]:
+    """A line as the API and the sockets show it."""
+    at = line.at.isoformat() if hasattr(line.at, "isoformat") else None
+    document = {"id": line.id, "at": at, "kind": line.kind, "actor": line.actor}
+    document["reason"] = line.reason
+    document |= {name: getattr(line, name) for name in SUBJECTS if getattr(line, name) is not None}
+    return document | {"data": line.data}
+
+
+@cache
+def _redis() -> redis.Redis:
+    return redis.Redis.from_url(
+        settings.REDIS_URL, socket_timeout=1, socket_connect_timeout=1, health_check_interval=30
+    )
+
+
+def announce(documents: list[dict[str, Any]]) -> None:
+    """Tell whoever listens now. A broker that is away costs a log line, never the request.
+
+    Args:
+        documents: Events as `as_json` gives them, or unrecorded hints without an id.
+    """
+    try:
+        _redis().publish(CHANNEL, json.dumps(documents))
+    except redis.RedisError as error:
+        logger.warning("%d events were not announced: %s", len(documents), error)
+
+
+def replay(after: int, **subjects: int) -> QuerySet[Event]:
+    """The lines after a cursor, oldest first.
+
+    Args:
+        after: The greatest id that the reader has seen; 0 for all.
+        **subjects: Ids to narrow to, for example `round=7`.
+    """
+    return Event.objects.filter(id__gt=after, **subjects).order_by("id")

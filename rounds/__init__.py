@@ -1,0 +1,1 @@
+"""A federated round, from open to published. Start reading at `lifecycle.py`."""

@@ -1,0 +1,109 @@
+"""What may be refused, as a tree. `api/problems.py` turns each into a problem document.
+
+FedserverError                     (models_app.errors, the root of the house)
+├── NotAuthenticated               401
+│   ├── TokenInvalid · TokenExpired · ChallengeExpired · SignatureInvalid
+├── NotAllowed                     403
+│   ├── JoinCodeInvalid · ParticipantSuspended · ParticipantRevoked
+├── NotFound                       404
+│   └── AssignmentNotFound · BlobNotFound
+├── Conflict                       409
+│   ├── RoundClosed · UpdateConflict · IllegalMove · ModelBusy
+├── UploadRefused
+│   ├── LengthRequired 411 · TooLarge 413 · UnsupportedBody 415 · UpdateInvalid 422
+└── RulesInvalid                   400   a run's setting that makes no sense
+"""
+
+from models_app.errors import FedserverError
+
+
+class NotAuthenticated(FedserverError):
+    status, code, title = 401, "not_authenticated", "Not signed in"
+
+
+class TokenInvalid(NotAuthenticated):
+    code, title = "token_invalid", "Unknown token"
+
+
+class TokenExpired(NotAuthenticated):
+    code, title = "token_expired", "Token expired"
+
+
+class ChallengeExpired(NotAuthenticated):
+    code, title = "challenge_expired", "Challenge expired or used"
+
+
+class SignatureInvalid(NotAuthenticated):
+    code, title = "signature_invalid", "Signature does not verify"
+
+
+class NotAllowed(FedserverError):
+    status, code, title = 403, "not_allowed", "Not allowed"
+
+
+class JoinCodeInvalid(NotAllowed):
+    code, title = "join_code_invalid", "Join code not valid"
+
+
+class ParticipantSuspended(NotAllowed):
+    code, title = "participant_suspended", "Participant suspended"
+
+
+class ParticipantRevoked(NotAllowed):
+    code, title = "participant_revoked", "Participant revoked"
+
+
+class NotFound(FedserverError):
+    status, code, title = 404, "not_found", "Not found"
+
+
+class AssignmentNotFound(NotFound):
+    code, title = "assignment_not_found", "No such assignment"
+
+
+class BlobNotFound(NotFound):
+    code, title = "blob_not_found", "No such blob"
+
+
+class Conflict(FedserverError):
+    status, code, title = 409, "conflict", "Conflict"
+
+
+class RoundClosed(Conflict):
+    code, title = "round_closed", "The round takes no more updates"
+
+
+class UpdateConflict(Conflict):
+    code, title = "update_conflict", "Another update was accepted for this assignment"
+
+
+class IllegalMove(Conflict):
+    code, title = "illegal_move", "Not possible in this state"
+
+
+class ModelBusy(Conflict):
+    code, title = "model_busy", "Another run trains this model"
+
+
+class UploadRefused(FedserverError):
+    status, code, title = 400, "upload_refused", "Upload refused"
+
+
+class LengthRequired(UploadRefused):
+    status, code, title = 411, "length_required", "Content-Length required"
+
+
+class TooLarge(UploadRefused):
+    status, code, title = 413, "too_large", "Body too large"
+
+
+class UnsupportedBody(UploadRefused):
+    status, code, title = 415, "unsupported_body", "Body of the wrong kind"
+
+
+class UpdateInvalid(UploadRefused):
+    status, code, title = 422, "update_invalid", "Update not valid"
+
+
+class RulesInvalid(FedserverError):
+    code, title = "rules_invalid", "Rules not valid"
