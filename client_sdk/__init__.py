@@ -1,0 +1,1 @@
+"""What a participant installs to take part in federated training."""
