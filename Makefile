@@ -1,0 +1,71 @@
+# make               installs everything into .venv (locked versions)
+# make demo          a whole federated training on this machine; ARGS="--participants 8 --exit"
+# make up            the server, until Ctrl-C; ARGS="--port 9000"
+# make test          what a change has to pass
+# make lock          chooses the locked versions anew from pyproject.toml
+# make clean         removes what these made, .venv and var (the server's data) among them
+
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+LOCK := requirements/locked.txt
+
+# Without compiled bytecode every start of TensorFlow costs a quarter of a minute.
+unexport PYTHONDONTWRITEBYTECODE
+
+.DEFAULT_GOAL := install
+.PHONY: install demo up test lint types checks test-sqlite test-postgresql format lock clean
+
+install: $(INSTALLED)
+
+$(INSTALLED): $(LOCK) pyproject.toml requirements/install.sh
+	@PYTHON='$(PYTHON)' sh requirements/install.sh
+	@touch $@
+
+demo up: install
+	@$(BIN)/python manage.py $@ $(ARGS)
+
+# One after the other, the quick ones first, even under make -j.
+test: install
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory types
+	@$(MAKE) --no-print-directory checks
+	@$(MAKE) --no-print-directory test-sqlite
+	@$(MAKE) --no-print-directory test-postgresql
+
+lint: install
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: install
+	$(BIN)/mypy
+
+# In a home of its own: the settings make one, and yours is not for checks.
+checks: install
+	@home=$$(mktemp -d) && trap 'rm -rf "$$home"' EXIT && export FEDSERVER_HOME="$$home" && set -ex && \
+	$(BIN)/python manage.py makemigrations --check --dry-run && \
+	env FEDSERVER_SECRET_KEY="$$($(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(64))')" \
+	    FEDSERVER_ALLOWED_HOSTS=fedserver.example FEDSERVER_HTTPS=true FEDSERVER_PROXIES=1 \
+	    $(BIN)/python manage.py check --deploy --fail-level WARNING
+
+test-sqlite: install
+	$(BIN)/python -m pytest $(ARGS)
+
+# What touches the database, once more. TensorFlow's tests do not depend on which database it is.
+test-postgresql: install
+	$(BIN)/python -m pytest --database=postgresql -m "not keras" $(ARGS)
+
+format: install
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+lock: install
+	$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 \
+	    --no-emit-index-url --no-emit-find-links --generate-hashes --no-annotate --no-header \
+	    --quiet --output-file $(LOCK)
+	@echo "$(LOCK) is new; 'make' installs it"
+
+clean:
+	rm -rf .venv var build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,79 @@
+"""Sets the stage before Django reads its settings: a home of its own and the database asked for.
+
+A plugin (`-p tests.stage`, in pyproject.toml) and no conftest, because pytest-django sets Django
+up before it reads the first conftest.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from tests.postgres import Postgres, PostgresUnavailable
+
+_postgres = pytest.StashKey[Postgres]()
+_home = pytest.StashKey[Path]()
+_missing = pytest.StashKey[str]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--database",
+        choices=["sqlite", "postgresql"],
+        default="sqlite",
+        help="the database to test on; postgresql starts a throw-away server",
+    )
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None]:
+    home = Path(tempfile.mkdtemp(prefix="fedserver-tests-"))
+    early_config.stash[_home] = home
+    os.environ["FEDSERVER_HOME"] = str(home)
+    os.environ["DATABASE_URL"] = f"sqlite:///{home / 'db.sqlite3'}"
+    if early_config.known_args_namespace.database == "postgresql":
+        _start_postgres(early_config, home)
+    # A bell that is rung must ring nowhere, unless the test asks for the `valkey` fixture.
+    os.environ["REDIS_URL"] = f"unix://{home / 'valkey.sock'}"
+    return (yield)
+
+
+def _start_postgres(config: pytest.Config, home: Path) -> None:
+    try:
+        server = Postgres.start()
+    except PostgresUnavailable as reason:
+        config.stash[_missing] = str(reason)
+        return
+    config.stash[_postgres] = server
+    os.environ["DATABASE_URL"] = server.url("postgres")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where PostgreSQL was asked for and cannot be had, nothing runs on SQLite in its name."""
+    if reason := config.stash.get(_missing, None):
+        for item in items:
+            item.add_marker(pytest.mark.skip(reason=f"PostgreSQL: {reason}"))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Under CI a skip for want of PostgreSQL is a failure."""
+    if _missing in session.config.stash and os.environ.get("CI") == "true":
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    if reason := config.stash.get(_missing, None):
+        terminalreporter.section("not tested", yellow=True)
+        terminalreporter.line(f"Nothing ran on PostgreSQL: {reason}")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if server := config.stash.get(_postgres, None):
+        server.stop()
+    if home := config.stash.get(_home, None):
+        shutil.rmtree(home, ignore_errors=True)
