@@ -385,7 +385,7 @@ def _header(tensors: Mapping[str, np.ndarray]) -> bytes:
             "shape": list(array.shape),
             "data_offsets": [begin, end],
         }
-    text = _compact(entries)
+    text = _json(entries)
     text += b" " * (-(8 + len(text)) % _WRITE_ALIGNMENT)
     return len(text).to_bytes(8, "little") + text
 
@@ -406,13 +406,6 @@ def _chunks(header: bytes, tensors: Mapping[str, np.ndarray]) -> Iterator[bytes 
         body = little.reshape(-1).view(np.uint8).data
         for start in range(0, len(body), _CHUNK):
             yield body[start : start + _CHUNK]
-
-
-def _compact(document: object, *, sort: bool = False) -> bytes:
-    text = json.dumps(
-        document, separators=(",", ":"), sort_keys=sort, ensure_ascii=False, allow_nan=False
-    )
-    return text.encode()
 
 
 # --- Safetensors, read --------------------------------------------------------------------------
@@ -589,7 +582,22 @@ def _check_offsets(offsets: Sequence[tuple[int, int]], specs: Sequence[TensorSpe
             raise WireError("wrong_order", detail, field=specs[place].name)
 
 
-# --- JSON from strangers ------------------------------------------------------------------------
+# --- JSON, ours and that of strangers ------------------------------------------------------------
+
+
+def canonical_json(document: Any) -> bytes:
+    """The one spelling of a JSON document: sorted keys, no white space, UTF-8.
+
+    What is hashed or signed is spelled this way.
+    """
+    return _json(document, sort=True)
+
+
+def _json(document: Any, *, sort: bool = False) -> bytes:
+    text = json.dumps(
+        document, separators=(",", ":"), sort_keys=sort, ensure_ascii=False, allow_nan=False
+    )
+    return text.encode()
 
 
 class _Pairs(list[tuple[str, Any]]):
@@ -732,7 +740,7 @@ class UpdateManifest:
             WireError: `manifest_invalid`, when it is longer than 4096 bytes.
         """
         document = {entry.name: getattr(self, entry.name) for entry in fields(self)}
-        raw = _compact(document, sort=True)
+        raw = canonical_json(document)
         _check_manifest_length(raw)
         return raw
 

@@ -1,0 +1,121 @@
+"""Updates that are trained and not yet acknowledged.
+
+Training is the dear part of an exchange, so its result is made durable before it is sent: a
+process that is killed while it uploads sends the same bytes again, and does not train again.
+
+    outbox/ASSIGNMENT/update   safetensors, the deltas
+    outbox/ASSIGNMENT/manifest what is signed about them
+    outbox/ASSIGNMENT/local    weights that stay here, once the update is acknowledged
+
+An entry is written in a folder with another name and renamed, so that it is there whole or not.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from client_sdk import wire
+from client_sdk.cache import digest_of
+from client_sdk.keys import sync_folder, write_private
+from client_sdk.protocol import Assignment
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """One update, ready to be sent."""
+
+    folder: Path
+    manifest: wire.UpdateManifest
+
+    @property
+    def update(self) -> Path:
+        """The file to upload."""
+        return self.folder / "update"
+
+    @property
+    def local(self) -> Path:
+        """The weights that stay here; no file when the model has none."""
+        return self.folder / "local"
+
+
+class Outbox:
+    """The folder of updates that wait for their receipt.
+
+    Example:
+        >>> parcel = outbox.put(assignment, deltas, local={}, samples=500, metrics={})
+        >>> outbox.find(assignment) == parcel
+        True
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def put(
+        self,
+        assignment: Assignment,
+        deltas: Mapping[str, np.ndarray],
+        local: Mapping[str, np.ndarray],
+        samples: int,
+        metrics: Mapping[str, float],
+    ) -> Parcel:
+        """Keep the result of a training until it is acknowledged.
+
+        Args:
+            assignment: what was trained.
+            deltas: float32 arrays in the order of the model's manifest.
+            local: new values of the weights that stay here.
+            samples: examples trained on.
+            metrics: finite numbers by name.
+
+        Raises:
+            wire.WireError: when the manifest would not be valid.
+        """
+        begun = self.folder / f"{assignment.id}.new"
+        shutil.rmtree(begun, ignore_errors=True)
+        begun.mkdir(mode=0o700)
+        digest, length = wire.dump(begun / "update", deltas)
+        manifest = wire.UpdateManifest(
+            assignment=assignment.id,
+            round=assignment.round,
+            base=assignment.weights.sha256,
+            digest=digest,
+            length=length,
+            samples=samples,
+            metrics=metrics,
+        )
+        if local:
+            wire.dump(begun / "local", local)
+        write_private(begun / "manifest", manifest.to_bytes())
+        folder = self.folder / str(assignment.id)
+        shutil.rmtree(folder, ignore_errors=True)
+        begun.replace(folder)
+        sync_folder(self.folder)
+        return Parcel(folder, manifest)
+
+    def find(self, assignment: Assignment) -> Parcel | None:
+        """What was trained for an assignment already, if it is whole and still fits."""
+        folder = self.folder / str(assignment.id)
+        try:
+            manifest = wire.UpdateManifest.from_bytes((folder / "manifest").read_bytes())
+            intact = digest_of(folder / "update") == manifest.digest
+        except (OSError, wire.WireError):
+            return None
+        ours = (manifest.assignment, manifest.round, manifest.base)
+        wanted = (assignment.id, assignment.round, assignment.weights.sha256)
+        return Parcel(folder, manifest) if intact and ours == wanted else None
+
+    def drop(self, assignment: int) -> None:
+        """Forget the update of an assignment."""
+        shutil.rmtree(self.folder / str(assignment), ignore_errors=True)
+
+    def keep_only(self, assignment: int) -> None:
+        """Forget the updates of all other assignments: the server gave us this one instead."""
+        for folder in self.folder.iterdir():
+            if folder.name != str(assignment):
+                shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,172 @@
+"""What the server answers, as types: assignments, waits and models.
+
+Unknown fields are let through, so that a newer server can say more; a field that is needed and
+missing, or of another type, makes the answer one that we do not trust.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from client_sdk import wire
+from client_sdk.errors import IntegrityError, ServerDistrusted
+
+_KINDS: dict[type, tuple[type, ...]] = {float: (int, float)}
+
+
+def _take(document: Any, name: str, kind: type, default: Any = ...) -> Any:
+    value = document.get(name) if isinstance(document, Mapping) else None
+    if value is None and default is not ...:
+        return default
+    if isinstance(value, _KINDS.get(kind, (kind,))) and (kind is bool) == isinstance(value, bool):
+        return value
+    raise ServerDistrusted(
+        f"Expected `{name}` in the server's answer to be {kind.__name__}. "
+        f"Received: {type(value).__name__}"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """A file that the server serves: its SHA-256 and its length in bytes."""
+
+    sha256: str
+    length: int
+
+    @classmethod
+    def from_json(cls, document: Any) -> Blob:
+        """Read {"sha256", "bytes"}; the digest becomes a file name, so it must be one."""
+        blob = cls(_take(document, "sha256", str), _take(document, "bytes", int))
+        if not re.fullmatch(r"[0-9a-f]{64}", blob.sha256) or blob.length < 0:
+            raise ServerDistrusted(f"Expected a blob's digest. Received: {blob.sha256[:80]!r}")
+        return blob
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """A participant's place in one round: what to train, from what, and how.
+
+    Args:
+        id: the assignment, `round` its round and `run` its run, as the server numbers them.
+        number: place of the round in its run, from 1; `rounds` is how many are planned.
+        model: slug of the model; `architecture_digest` the SHA-256 of its architecture.
+        version: number of the base version.
+        weights: blob of its federated weights.
+        fixed: blob of its frozen weights and of the local ones' initial values, or None.
+        hyperparameters: epochs, batch_size, learning_rate, optimizer, momentum, max_steps.
+        seed: decides the order of the samples and the dropout.
+        encoding: how deltas are to be written.
+        seconds_left: until the round closes, or None.
+    """
+
+    id: int
+    run: int
+    round: int
+    number: int
+    rounds: int
+    model: str
+    architecture_digest: str
+    version: int
+    weights: Blob
+    fixed: Blob | None
+    hyperparameters: Mapping[str, Any]
+    seed: int
+    encoding: str = "float32"
+    seconds_left: float | None = None
+
+    @classmethod
+    def from_json(cls, document: Any) -> Assignment:
+        """Read an assignment document.
+
+        Raises:
+            ServerDistrusted: when something needed is missing or of another type.
+        """
+        version = _take(document, "version", dict)
+        fixed = version.get("fixed")
+        return cls(
+            id=_take(document, "id", int),
+            run=_take(document, "run", int),
+            round=_take(document, "round", int),
+            number=_take(document, "number", int, 0),
+            rounds=_take(document, "rounds", int, 0),
+            model=_take(document, "model", str),
+            architecture_digest=_take(document, "architecture_digest", str),
+            version=_take(version, "number", int),
+            weights=Blob.from_json(version.get("weights")),
+            fixed=Blob.from_json(fixed) if fixed else None,
+            hyperparameters=_take(document, "hyperparameters", dict),
+            seed=_take(document, "seed", int),
+            encoding=_take(document, "encoding", str, "float32"),
+            seconds_left=_take(document, "seconds_left", float, None),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing to do for now: why, and in how many seconds to ask again."""
+
+    retry_after: float
+    reason: str = ""
+    detail: str = ""
+    run: int | None = None
+
+    @classmethod
+    def from_json(cls, document: Any) -> Wait:
+        """Read the answer to a check-in that gives no work."""
+        return cls(
+            retry_after=max(0.0, _take(document, "retry_after", float)),
+            reason=_take(document, "reason", str, ""),
+            detail=_take(document, "detail", str, ""),
+            run=_take(document, "run", int, None),
+        )
+
+
+def read_check_in(document: Any) -> Assignment | Wait:
+    """The answer to a check-in, whichever it is."""
+    if _take(document, "action", str) == "train":
+        return Assignment.from_json(_take(document, "assignment", dict))
+    return Wait.from_json(document)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """A model as the server describes it.
+
+    Args:
+        document: the description as it came, for the trainer.
+        slug: the model's name on this server.
+        architecture_digest: SHA-256 of the architecture.
+        weights: its weights manifest.
+    """
+
+    document: Mapping[str, Any]
+    slug: str
+    architecture_digest: str
+    weights: tuple[wire.WeightSpec, ...]
+
+    @classmethod
+    def from_json(cls, document: Any) -> ModelCard:
+        """Read a model document.
+
+        Raises:
+            ServerDistrusted: when something needed is missing or of another type.
+            IntegrityError: when the architecture has not the digest that is said.
+        """
+        architecture = _take(document, "architecture", dict)
+        announced = _take(document, "architecture_digest", str)
+        found = hashlib.sha256(wire.canonical_json(architecture)).hexdigest()
+        if found != announced:
+            raise IntegrityError(f"Expected an architecture of {announced[:64]}. Received: {found}")
+        try:
+            weights = tuple(wire.read_weights(_take(document, "weights", list)))
+        except wire.WireError as error:
+            raise ServerDistrusted(error.detail) from error
+        return cls(document, _take(document, "slug", str), announced, weights)
+
+    def tensors(self, *roles: str) -> list[wire.TensorSpec]:
+        """Its tensors of these roles, in the order of the manifest."""
+        return wire.tensors_of(self.weights, *roles)
