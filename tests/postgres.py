@@ -122,7 +122,7 @@ def _candidates() -> list[Path]:
 
 
 def _runs(binaries: Path, unprivileged: list[str]) -> bool:
-    command: list[Word] = [*unprivileged, binaries / "postgres", "--version"]
+    command: list[Word] = [*unprivileged, binaries / "initdb", "--version"]
     try:
         return subprocess.run(command, capture_output=True, cwd="/").returncode == 0
     except OSError:
