@@ -1,0 +1,1 @@
+"""The registry over HTTP: models, versions, publish, roll back, import and export."""

@@ -1,0 +1,136 @@
+"""Which architectures may enter: built-in Keras objects and nothing else.
+
+A Keras configuration names classes and functions to be called with arguments of its author's
+choosing. Keras' own safe mode was bypassed more than once, so a configuration is walked before
+Keras sees it, and everything that is not plainly a built-in part of a model is refused by name.
+No Keras is needed for that: the process that opens packages walks before it builds, and the
+server walks again what came back.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any, Final
+
+from models_app.errors import PackageRefused
+
+Config = dict[str, Any]
+
+# Modules under which Keras writes its own parts of models.
+_MODULES: Final = frozenset(
+    {
+        "keras.activations",
+        "keras.constraints",
+        "keras.dtype_policies",
+        "keras.initializers",
+        "keras.layers",
+        "keras.models",
+        "keras.quantizers",
+        "keras.random",
+        "keras.regularizers",
+        "keras.src.models.functional",
+        "keras.src.models.sequential",
+    }
+)
+_TOP_LEVEL: Final = frozenset({"Sequential", "Functional", "Model", "DTypePolicy", "SeedGenerator"})
+_OPERATIONS: Final = "keras.src.ops."  # what `a + b` and `keras.ops.relu(x)` leave in a graph
+_MODELS: Final = frozenset({"Sequential", "Functional"})
+_VALUES: Final = frozenset(
+    {"__keras_tensor__", "__tensor__", "__numpy__", "__bytes__", "__ellipsis__", "__slice__"}
+)
+_REFUSED: Final = {
+    "__lambda__": "it carries Python code",
+    "__typespec__": "it is no part of a model",
+    "Lambda": "it carries Python code",
+    "TFSMLayer": "it runs a program from a file",
+    "TorchModuleWrapper": "it unpickles a PyTorch module",
+    "JaxLayer": "it carries Python code",
+    "FlaxLayer": "it carries Python code",
+}
+_FILES: Final = ("vocabulary", "idf_weights")  # given as a string, a layer reads them from a file
+_DEPTH: Final = 200
+
+
+def check(config: Any) -> Config:
+    """Refuse a configuration that holds anything but built-in parts of Keras.
+
+    Args:
+        config: What `json.loads` gave of a `config.json` or of `model.to_json()`.
+
+    Returns:
+        The same configuration without `compile_config`: an optimizer is no part of a model here.
+
+    Raises:
+        PackageRefused: With the place and the reason.
+    """
+    if not isinstance(config, dict) or config.get("class_name") not in _MODELS:
+        found = config.get("class_name") if isinstance(config, dict) else type(config).__name__
+        raise PackageRefused(
+            "Expected a Sequential or a functional model; a subclassed model is Python code "
+            f"that the file does not hold. Received: {found!r}"
+        )
+    model = {key: value for key, value in config.items() if key != "compile_config"}
+    for place, part in _objects(model, ""):
+        _check_object(place, part)
+    return model
+
+
+def canonical(config: Config) -> bytes:
+    """The one spelling of an architecture in bytes: sorted keys, no white space, UTF-8."""
+    return json.dumps(
+        config, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()
+
+
+def digest(config: Config) -> str:
+    """SHA-256 of the canonical spelling, in hexadecimal."""
+    return hashlib.sha256(canonical(config)).hexdigest()
+
+
+def _objects(value: Any, place: str, depth: int = 0) -> Iterator[tuple[str, Config]]:
+    """Every dictionary of a configuration that names a class, with the path to it."""
+    if depth > _DEPTH:
+        raise PackageRefused(f"Expected at most {_DEPTH} levels of nesting. Received: more")
+    if isinstance(value, dict):
+        place = f"{place}.{value['name']}" if isinstance(value.get("name"), str) else place
+        if "class_name" in value:
+            yield place or "model", value
+        for key, item in value.items():
+            inner = place if key in ("config", "layers") else f"{place}.{key}"
+            yield from _objects(item, inner, depth + 1)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _objects(item, place, depth + 1)
+
+
+def _check_object(place: str, part: Config) -> None:
+    name, module, inner = part["class_name"], part.get("module"), part.get("config")
+    if name in _VALUES:
+        return
+    if not isinstance(name, str) or name in _REFUSED:
+        raise _refusal(place, name, _REFUSED.get(str(name), "it has no name"))
+    registered = part.get("registered_name")
+    if registered not in (None, name, inner if name == "function" else None):
+        raise _refusal(place, registered, "custom objects are Python code that the file lacks")
+    if name == "function":
+        if not isinstance(inner, str) or module not in (_MODULES | {"builtins"}):
+            raise _refusal(place, f"{module}.{inner}", "it is no built-in function of Keras")
+        return
+    if not _is_built_in(module, name):
+        raise _refusal(place, f"{module}.{name}", "it is no built-in part of Keras")
+    for key in _FILES:
+        if isinstance(inner, dict) and isinstance(inner.get(key), str):
+            raise _refusal(place, f"{name}({key}={inner[key]!r})", "it reads a file")
+
+
+def _is_built_in(module: Any, name: str) -> bool:
+    if module == "keras":
+        return name in _TOP_LEVEL
+    return module in _MODULES or (isinstance(module, str) and module.startswith(_OPERATIONS))
+
+
+def _refusal(place: str, found: Any, reason: str) -> PackageRefused:
+    return PackageRefused(
+        f"Expected only built-in Keras layers; at {place.lstrip('.')}, {reason}. Received: {found}",
+        place=place.lstrip("."),
+    )

@@ -1,0 +1,363 @@
+"""The process that opens model files: `python -m models_app.open_package`, a job on its stdin.
+
+Keras' loader was made for files that one wrote oneself. A file that was uploaded is opened here,
+in a process of its own that knows no secret of the server, may use so much memory, processor time
+and disk and no more, and answers with plain JSON and safetensors. In the order it is done:
+
+1. limits on itself, before the first byte of the file is read;
+2. the archive's table of contents: exactly the known members, no bomb (`check_archive`);
+3. the configuration: built-in Keras objects only (`architecture.check`), before Keras is imported;
+4. the HDF5 file: plain numeric data sets only, no links, no bomb (`check_hdf5`);
+5. Keras builds the model in safe mode, loads the weights, rebuilds it from its own JSON;
+6. the evaluation set is read and the model evaluated on it;
+7. `package.json`, `weights.safetensors` and `evaluation.safetensors` are written.
+
+A refusal is `refusal.json`. `models_app.packages` is the other side.
+"""
+
+import json
+import resource
+import shutil
+import sys
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any, Final
+
+from models_app import architecture
+from models_app.errors import FedserverError, InvalidModel, PackageRefused, PackageTooLarge
+
+CONFIG, WEIGHTS = "config.json", "model.weights.h5"
+MEMBERS: Final = frozenset({"metadata.json", CONFIG, WEIGHTS})
+CONFIG_LIMIT: Final = 32 * 2**20  # bytes
+EXPANSION_LIMIT: Final = 100  # Keras stores; an archive packed again by hand shrinks a little
+OBJECTS_LIMIT: Final = 200_000  # groups and data sets of an HDF5 file
+
+
+def main() -> int:
+    """Do the job on stdin; 0 when it is done, 3 when the file is refused."""
+    job = json.load(sys.stdin)
+    out = Path(job["out"])
+    _limit(job["limits"])
+    try:
+        _VERBS[job["verb"]](job, out)
+    except FedserverError as error:
+        return _refuse(out, error.code, error.detail, error.field)
+    except MemoryError:
+        return _refuse(out, "package_too_large", "Expected a model that fits into memory.")
+    except Exception as error:  # whatever a strange file makes Keras raise refuses that file
+        detail = f"Keras could not read it: {type(error).__name__}: {error}"[:2000]
+        return _refuse(out, "package_refused", detail)
+    return 0
+
+
+def _limit(limits: dict[str, int]) -> None:
+    for name, value in limits.items():
+        resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
+
+
+def _refuse(out: Path, code: str, detail: str, field: str | None = None) -> int:
+    refusal = {"code": code, "detail": detail, "field": field}
+    (out / "refusal.json").write_text(json.dumps(refusal))
+    return 3
+
+
+# --- Verbs ----------------------------------------------------------------------------------
+
+
+def open_keras(job: dict[str, Any], out: Path) -> None:
+    """A `.keras` file."""
+    with _archive(Path(job["package"])) as archive:
+        check_archive(archive, job["max_bytes"])
+        config = _read_json(archive.read(CONFIG), CONFIG)
+        checked = architecture.check(config)
+        with archive.open(WEIGHTS) as source, (out / WEIGHTS).open("wb") as target:
+            shutil.copyfileobj(source, target, 1 << 20)
+    check_hdf5(out / WEIGHTS, job["max_bytes"])
+    model = _build(checked)
+    model.load_weights(out / WEIGHTS)
+    _write_package(model, config.get("compile_config"), job, out)
+
+
+def open_parts(job: dict[str, Any], out: Path) -> None:
+    """Keras JSON and safetensors."""
+    source = Path(job["architecture"])
+    if source.stat().st_size > CONFIG_LIMIT:
+        raise PackageTooLarge(f"Expected at most {CONFIG_LIMIT} bytes of architecture.")
+    config = _read_json(source.read_bytes(), "architecture")
+    model = _build(architecture.check(config))
+    _load_safetensors(model, Path(job["weights"]))
+    _write_package(model, config.get("compile_config"), job, out)
+
+
+def write_keras(job: dict[str, Any], out: Path) -> None:
+    """The other way: a version's architecture and tensors as a `.keras` file."""
+    from client_sdk import wire
+    from models_app import keras_bridge
+
+    model = _build(architecture.check(_read_json(Path(job["architecture"]).read_bytes(), "")))
+    weights = wire.read_weights(job["manifest"])
+    tensors = wire.open_tensors(job["weights"], [weight.tensor for weight in weights])
+    keras_bridge.load_state(model, weights, tensors)
+    model.save(out / "model.keras")
+
+
+_VERBS = {"open_keras": open_keras, "open_parts": open_parts, "write_keras": write_keras}
+
+
+# --- What is checked before Keras is imported -----------------------------------------------
+
+
+def _archive(path: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, OSError) as error:
+        with path.open("rb") as file:
+            start = file.read(16)
+        raise PackageRefused(
+            f"Expected a .keras file, which is a zip archive ({error}). Received: {start!r}"
+        ) from None
+
+
+def check_archive(archive: zipfile.ZipFile, max_bytes: int) -> None:
+    """Refuse an archive that holds anything but the three members of a `.keras` file.
+
+    Args:
+        archive: The opened archive; only its table of contents is read.
+        max_bytes: The most that its members may hold together.
+
+    Raises:
+        PackageRefused: A member too many, missing, repeated or encrypted.
+        PackageTooLarge: Too many bytes, or far more than the archive's own size tells.
+    """
+    names = archive.namelist()
+    for name in names:
+        if name not in MEMBERS:
+            why = "; assets of layers are not supported" if name.startswith("assets/") else ""
+            expected = ", ".join(sorted(MEMBERS))
+            raise PackageRefused(f"Expected only {expected}{why}. Received: {name[:200]!r}")
+    if len(set(names)) != len(names) or not {CONFIG, WEIGHTS} <= set(names):
+        expected = f"{CONFIG} and {WEIGHTS}, each once"
+        raise PackageRefused(f"Expected {expected}. Received: {sorted(names)}")
+    for info in archive.infolist():
+        _check_member(info, CONFIG_LIMIT if info.filename != WEIGHTS else max_bytes)
+
+
+def _check_member(info: zipfile.ZipInfo, limit: int) -> None:
+    if info.flag_bits & 1:
+        raise PackageRefused(f"Expected no encryption. Received: {info.filename} encrypted")
+    if info.file_size > limit:
+        raise PackageTooLarge(
+            f"Expected at most {limit} bytes in {info.filename}. Received: {info.file_size}"
+        )
+    if info.file_size > EXPANSION_LIMIT * max(info.compress_size, 1 << 12):
+        raise PackageTooLarge(
+            f"Expected {info.filename} to expand at most {EXPANSION_LIMIT} times. "
+            f"Received: {info.compress_size} bytes that claim to be {info.file_size}"
+        )
+
+
+def check_hdf5(path: Path, max_bytes: int) -> None:
+    """Refuse an HDF5 file that is more than a tree of numbers.
+
+    Links can point into other files or in circles, external and virtual data sets read other
+    files, object types are unpickled by those who read them, and a data set of a few stored bytes
+    may declare any shape.
+
+    Raises:
+        PackageRefused: With the path of the object and the reason.
+        PackageTooLarge: The data sets declare more than `max_bytes` together.
+    """
+    import h5py
+
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        with path.open("rb") as raw:
+            start = raw.read(16)
+        raise PackageRefused(
+            f"Expected {WEIGHTS} to be an HDF5 file ({str(error)[:200]}). Received: {start!r}"
+        ) from None
+    with file:
+        total, seen = 0, 0
+        groups = [file["/"]]
+        while groups:
+            group = groups.pop()
+            for name in group:
+                seen += 1
+                child = _plain_child(group, name, seen)
+                if isinstance(child, h5py.Group):
+                    groups.append(child)
+                else:
+                    total += child.size * child.dtype.itemsize
+    if total > max_bytes:
+        raise PackageTooLarge(f"Expected at most {max_bytes} bytes of weights. Received: {total}")
+
+
+def _plain_child(group: Any, name: str, seen: int) -> Any:
+    import h5py
+
+    place = f"{group.name.rstrip('/')}/{name}"
+    link = group.get(name, getlink=True)
+    if not isinstance(link, h5py.HardLink):
+        raise PackageRefused(f"Expected no links in {WEIGHTS}. Received: {link} at {place}")
+    # A hard link to a group above makes a tree without an end.
+    if seen > OBJECTS_LIMIT or place.count("/") > 200:
+        raise PackageRefused(f"Expected at most {OBJECTS_LIMIT} objects in {WEIGHTS}.")
+    child = group[name]
+    if isinstance(child, h5py.Group):
+        return child
+    if not isinstance(child, h5py.Dataset) or child.dtype.kind not in "fiub":
+        raise PackageRefused(f"Expected numbers in {WEIGHTS}. Received: {child} at {place}")
+    if child.external or child.is_virtual:
+        raise PackageRefused(f"Expected data inside {WEIGHTS}. Received: other files at {place}")
+    return child
+
+
+def _read_json(raw: bytes, name: str) -> Any:
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        detail = f"Expected JSON in {name} ({error}). Received: {raw[:40]!r}"
+        raise PackageRefused(detail) from None
+
+
+# --- What Keras does ------------------------------------------------------------------------
+
+
+def _build(checked: architecture.Config) -> Any:
+    from models_app import keras_bridge
+
+    model = keras_bridge.build(checked)
+    if not model.built:
+        raise PackageRefused(
+            "Expected a model whose input shape is known, for example through an Input layer. "
+            f"Received: {model.name}, which was never built"
+        )
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise PackageRefused(
+            "Expected one input and one output. "
+            f"Received: {len(model.inputs)} inputs, {len(model.outputs)} outputs"
+        )
+    return model
+
+
+def _load_safetensors(model: Any, path: Path) -> None:
+    """Set a model's state from a file that names it as our manifest does, or by ordinals.
+
+    A seed may be missing, for `model.weights` lists none; everything else must be there.
+    """
+    from safetensors.numpy import load_file
+
+    from models_app import keras_bridge
+
+    weights = keras_bridge.manifest(model)
+    by_ordinal = {str(weight.ordinal): weight.name for weight in weights}
+    try:
+        given = load_file(path)
+    except Exception as error:  # the library raises types of its own, without a common base
+        detail = f"Expected a safetensors file. Received: {error}"[:500]
+        raise PackageRefused(detail, field="weights") from None
+    tensors = {by_ordinal.get(_ordinal(name), name): array for name, array in given.items()}
+    _check_tensors(weights, tensors, len(given))
+    keras_bridge.load_state(model, weights, tensors)
+
+
+def _ordinal(name: str) -> str:
+    return str(int(name)) if name.isascii() and name.isdecimal() else ""
+
+
+def _check_tensors(weights: Sequence[Any], tensors: dict[str, Any], given: int) -> None:
+    expected = {weight.name: weight for weight in weights}
+    if len(tensors) != given or tensors.keys() - expected.keys():
+        unknown = sorted(tensors.keys() - expected.keys())[:5]
+        detail = f"Expected names such as {list(expected)[:5]} or ordinals. Received: {unknown}"
+        raise PackageRefused(detail, field="weights")
+    for weight in weights:
+        seed = weight.dtype[0] != "F" and weight.name.endswith("seed_generator_state")
+        if weight.name not in tensors and not seed:
+            found = sorted(tensors)[:5]
+            detail = f"Expected the tensor {weight.name} (or {weight.ordinal}). Received: {found}"
+            raise PackageRefused(detail, field="weights")
+        if weight.name in tensors and tensors[weight.name].shape != weight.shape:
+            shape = list(tensors[weight.name].shape)
+            detail = f"Expected shape {list(weight.shape)} for {weight.name}. Received: {shape}"
+            raise PackageRefused(detail, field="weights")
+
+
+def _write_package(model: Any, compiled: Any, job: dict[str, Any], out: Path) -> None:
+    from client_sdk import wire
+    from models_app import keras_bridge
+
+    config = architecture.check(json.loads(model.to_json()))
+    weights = keras_bridge.manifest(model)
+    rebuilt = keras_bridge.manifest(_build(config))
+    if [spec.shape for spec in weights] != [spec.shape for spec in rebuilt]:
+        raise PackageRefused(
+            "Expected a model that its own JSON rebuilds. "
+            f"Received: {len(weights)} weights, of which {len(rebuilt)} come back"
+        )
+    objective = keras_bridge.infer_objective(model, compiled, job["loss"])
+    spec = wire.InputSpec(
+        shape=tuple(model.inputs[0].shape[1:]),
+        dtype=str(model.inputs[0].dtype),
+        scale=job["scale"],
+        offset=job["offset"],
+    )
+    wire.dump(out / "weights.safetensors", keras_bridge.read_state(model))
+    document = {
+        "architecture": config,
+        "weights": [weight.to_json() for weight in weights],
+        "input_spec": spec.to_json(),
+        "outputs": model.output_shape[-1],
+        "objective": objective,
+    }
+    if job["evaluation"]:
+        document |= _evaluate(model, weights, spec, objective, job["evaluation"], out)
+    (out / "package.json").write_text(json.dumps(document))
+
+
+def _evaluate(
+    model: Any, weights: Any, spec: Any, objective: dict[str, Any], source: str, out: Path
+) -> dict[str, Any]:
+    from client_sdk import wire
+    from models_app import keras_bridge
+
+    with Path(source).open("rb") as file:
+        packed = file.read(2) == b"PK"
+        file.seek(0)
+        x, y = read_npz(file) if packed else keras_bridge.read_examples(Path(source))
+    evaluator = keras_bridge.Evaluator(model, weights, spec, objective, x, y)
+    metrics = evaluator.metrics()
+    wire.dump(out / "evaluation.safetensors", {"x": x, "y": y})
+    shapes = {
+        name: {"shape": list(array.shape), "dtype": keras_bridge.dtype_code(array.dtype)}
+        for name, array in (("x", x), ("y", y))
+    }
+    return {"metrics": metrics, "evaluation": shapes}
+
+
+def read_npz(file: IO[bytes]) -> tuple[Any, Any]:
+    """The arrays `x` and `y` of an `.npz` file, numbers only, never unpickled.
+
+    Raises:
+        InvalidModel: Arrays are missing, empty, of objects, or of different lengths.
+    """
+    import numpy as np
+
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            x, y = arrays["x"], arrays["y"]
+    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+        detail = f"Expected an .npz file with the arrays x and y. Received: {error}"[:500]
+        raise InvalidModel(detail, field="evaluation") from None
+    if x.ndim == 0 or y.ndim == 0 or len(x) != len(y) or len(x) == 0:
+        raise InvalidModel(
+            f"Expected as many answers as examples. Received: x {x.shape}, y {y.shape}",
+            field="evaluation",
+        )
+    return x, y
+
+
+if __name__ == "__main__":
+    sys.exit(main())

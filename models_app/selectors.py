@@ -1,0 +1,106 @@
+"""Every read of the registry."""
+
+from typing import Any
+
+from django.db.models import Count, Prefetch, QuerySet
+
+from models_app.errors import ModelNotFound, VersionNotFound
+from models_app.models import Model, ModelVersion
+
+_HEAVY = ("architecture", "weights_manifest")  # megabytes for large models
+
+
+def models() -> QuerySet[Model]:
+    """All models for a list: how many versions each has, and in `serving` the one it serves."""
+    published = ModelVersion.objects.filter(stage=ModelVersion.Stage.PUBLISHED)
+    serving = Prefetch("versions", queryset=published, to_attr="serving")
+    counted = Model.objects.defer(*_HEAVY).annotate(version_count=Count("versions"))
+    return counted.prefetch_related(serving).order_by("slug")
+
+
+def model(slug: str) -> Model:
+    """The model with this slug.
+
+    Raises:
+        ModelNotFound: There is none.
+    """
+    found = Model.objects.filter(slug=slug).first()
+    if found is None:
+        raise ModelNotFound(f"Expected the slug of a model. Received: {slug}")
+    return found
+
+
+def versions(slug: str) -> QuerySet[ModelVersion]:
+    """The versions of a model, newest first."""
+    light = [f"model__{name}" for name in _HEAVY]
+    rows = ModelVersion.objects.select_related("model", "parent").defer(*light)
+    return rows.filter(model__slug=slug).order_by("-number")
+
+
+def version(slug: str, number: str | int) -> ModelVersion:
+    """A version by its number, or the one that is `published`.
+
+    Raises:
+        VersionNotFound: There is none.
+    """
+    rows = versions(slug)
+    if number == "published":
+        found = rows.filter(stage=ModelVersion.Stage.PUBLISHED).first()
+    else:
+        found = rows.filter(number=number).first() if _is_number(number) else None
+    if found is None:
+        detail = f"Expected a version of {slug}, a number or `published`. Received: {number}"
+        raise VersionNotFound(detail)
+    return found
+
+
+def is_version_blob(sha256: str, slug: str | None = None) -> bool:
+    """Whether a blob is the weights of some version, and so may be handed out.
+
+    Args:
+        sha256: The blob's digest.
+        slug: The only model that counts; None for all.
+    """
+    rows = ModelVersion.objects.all() if slug is None else versions(slug)
+    return rows.filter(weights=sha256).exists() or rows.filter(fixed=sha256).exists()
+
+
+def model_document(model: Model) -> dict[str, Any]:
+    """A model as participants read it."""
+    served = model.served
+    return {
+        "slug": model.slug,
+        "name": model.name,
+        "description": model.description,
+        "architecture": model.architecture,
+        "architecture_digest": model.architecture_digest,
+        "weights": model.weights_manifest,
+        "input_spec": model.input_spec,
+        "labels": model.labels,
+        "objective": model.objective,
+        "evaluation_samples": model.evaluation_samples,
+        "created_by": model.created_by,
+        "created_at": model.created_at,
+        "served": version_document(served) if served else None,
+    }
+
+
+def version_document(version: ModelVersion) -> dict[str, Any]:
+    """A version as everyone reads it."""
+    return {
+        "number": version.number,
+        "parent": version.parent.number if version.parent else None,
+        "origin": version.origin,
+        "stage": version.stage,
+        "weights": version.blob_of("weights"),
+        "fixed": version.blob_of("fixed"),
+        "metrics": version.metrics,
+        "reason": version.reason,
+        "created_by": version.created_by,
+        "created_at": version.created_at,
+        "published_at": version.published_at,
+    }
+
+
+def _is_number(text: str | int) -> bool:
+    return isinstance(text, int) or (text.isascii() and text.isdecimal() and len(text) < 10)
