@@ -24,9 +24,7 @@ class PersonalTokenAuthentication(authentication.BaseAuthentication):
         if not secret.startswith("fsu_"):
             return None
         now = timezone.now()
-        token = (
-            PersonalToken.objects.select_related("user").filter(digest=digest(secret)).first()
-        )
+        token = PersonalToken.objects.select_related("user").filter(digest=digest(secret)).first()
         if token is None or not token.user.is_active:
             raise exceptions.AuthenticationFailed("This token is unknown.", "token_invalid")
         if token.expires_at and token.expires_at <= now:

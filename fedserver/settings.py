@@ -203,6 +203,7 @@ LEASE_SECONDS = env.float("FEDSERVER_LEASE_SECONDS", default=15.0)
 TOKEN_SECONDS = env.int("FEDSERVER_TOKEN_SECONDS", default=3600)
 CHALLENGE_SECONDS = env.int("FEDSERVER_CHALLENGE_SECONDS", default=60)
 MAX_UPDATE_BYTES = env.int("FEDSERVER_MAX_UPDATE_BYTES", default=4 * 2**30)
+KEEP_UPDATES_DAYS = env.int("FEDSERVER_KEEP_UPDATES_DAYS", default=7)
 MAX_MODEL_BYTES = env.int("FEDSERVER_MAX_MODEL_BYTES", default=4 * 2**30)
 
 # --- HTTP API -------------------------------------------------------------------------------

@@ -72,6 +72,7 @@ KINDS: dict[str, frozenset[str]] = {
         "assignment.accepted": "name",
         "assignment.quarantined": "name norm limit",
         "assignment.rejected": "name code",
+        "assignment.refused": "name code",
         "assignment.failed": "name code",
         "assignment.withdrawn": "name",
         "assignment.late": "name",
@@ -145,6 +146,19 @@ def _insert(lines: list[Event]) -> None:
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_JOURNAL_LOCK])
     Event.objects.bulk_create(lines)
     database.on_commit(lambda: announce([as_json(line) for line in lines]))
+
+
+def hint(kind: str, **fields: Any) -> None:
+    """Announce a state that is kept in a row and not worth a line, such as progress.
+
+    Args:
+        kind: One of `KINDS`.
+        **fields: Subjects and data, as for `Journal.record`.
+    """
+    journal = Journal()
+    journal.record(kind, **fields)
+    documents = [as_json(line) for line in journal.lines]
+    database.on_commit(lambda: announce(documents))
 
 
 def as_json(line: Event) -> dict[str, Any]:

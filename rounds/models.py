@@ -226,9 +226,7 @@ class CheckIn(models.Model):
 
     class Meta:
         constraints = (
-            models.UniqueConstraint(
-                fields=("round", "participant"), name="one_check_in_per_round"
-            ),
+            models.UniqueConstraint(fields=("round", "participant"), name="one_check_in_per_round"),
         )
 
     def __str__(self) -> str:
@@ -284,9 +282,7 @@ class Assignment(models.Model):
                 fields=("round", "participant"), name="one_assignment_per_round"
             ),
         )
-        indexes = (
-            models.Index(fields=("participant", "state"), name="assignment_by_participant"),
-        )
+        indexes = (models.Index(fields=("participant", "state"), name="assignment_by_participant"),)
 
     def __str__(self) -> str:
         return f"{self.participant} in {self.round}"

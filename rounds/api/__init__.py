@@ -1,0 +1,1 @@
+"""The doors of HTTP: they parse, call one verb, render."""

@@ -1,0 +1,379 @@
+"""The participants' hot doors: check-in, upload and download as plain ASGI in front of Django.
+
+They stand here for three reasons. Django buffers a whole body before any view can refuse it; a
+check-in may wait for half a minute and must not hold a thread; and a check-in is the one request
+that every participant makes all the time. Everything else goes on to Django.
+"""
+
+import asyncio
+import json
+import logging
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from django.db import close_old_connections
+
+from journal.hub import RESYNC, Hub
+from models_app import blobs
+from models_app.errors import FedserverError
+from rounds import enrolment, intake, lifecycle, selectors, tasks
+from rounds.api import documents, problems
+from rounds.errors import BlobNotFound, LengthRequired, RulesInvalid, TooLarge, UnsupportedBody
+
+logger = logging.getLogger(__name__)
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Result = TypeVar("Result")
+
+MAX_WAIT = 25.0  # seconds; proxies commonly cut a silent connection at 30 or 60
+CHECK_IN_BYTES = 16_384
+CHUNK = 1 << 20
+BODY_TYPES = ("application/octet-stream", "application/vnd.safetensors")
+
+# Each thread keeps its database connection, so a request costs its queries and nothing more.
+_rows = ThreadPoolExecutor(8, thread_name_prefix="door-rows")
+_files = ThreadPoolExecutor(8, thread_name_prefix="door-files")
+
+
+class Disconnected(Exception):
+    """The other side hung up: nobody is there to answer."""
+
+
+class ParticipantDoors:
+    """The ASGI application in front of Django.
+
+    Args:
+        application: Where all other requests go.
+    """
+
+    def __init__(self, application: Callable[..., Awaitable[None]]) -> None:
+        self._application = application
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            path = scope["path"].removeprefix(scope.get("root_path", ""))
+            for method, pattern, door in ROUTES:
+                if scope["method"] == method and (match := pattern.fullmatch(path)):
+                    exchange = Exchange.of(scope, receive, send)
+                    return await _guard(exchange, door(exchange, *match.groups()))
+        return await self._application(scope, receive, send)
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One request and its answer."""
+
+    headers: dict[str, str]
+    receive: Receive
+    send: Send
+    began: bool = False
+    body_read: bool = False
+
+    @classmethod
+    def of(cls, scope: Scope, receive: Receive, send: Send) -> "Exchange":
+        headers = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in scope["headers"]}
+        return cls(headers, receive, send)
+
+    @property
+    def token(self) -> str:
+        scheme, _, token = self.headers.get("authorization", "").partition(" ")
+        return token.strip() if scheme.lower() == "bearer" else ""
+
+    async def body(self) -> AsyncIterator[bytes]:
+        """The body as it arrives. Raises Disconnected."""
+        more = True
+        while more:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise Disconnected
+            more = message.get("more_body", False)
+            yield message.get("body", b"")
+        self.body_read = True
+
+    async def start(self, status: int, headers: dict[str, str]) -> None:
+        self.began = True
+        raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+        await self.send({"type": "http.response.start", "status": status, "headers": raw})
+
+    async def json(self, status: int, document: Any, headers: dict[str, str] | None = None) -> None:
+        body = json.dumps(document).encode()
+        headers = {
+            "content-type": "application/json",
+            "content-length": str(len(body)),
+            "cache-control": "no-store",
+        } | (headers or {})
+        if not self.body_read:
+            headers["connection"] = "close"  # the rest of the body is not wanted
+        await self.start(status, headers)
+        await self.send({"type": "http.response.body", "body": body})
+
+
+async def _guard(exchange: Exchange, work: Awaitable[None]) -> None:
+    """Answer every error with its problem document."""
+    try:
+        await work
+    except Disconnected:
+        return
+    except FedserverError as error:
+        problem, headers = problems.document(error), {"content-type": problems.MEDIA_TYPE}
+        if error.status == 401:
+            headers["www-authenticate"] = 'Bearer realm="fedserver"'
+        await exchange.json(error.status, problem, headers)
+    except Exception:
+        logger.exception("A participant's request failed")
+        if not exchange.began:
+            problem = {"type": "about:blank", "title": "The server failed", "status": 500}
+            headers = {"content-type": problems.MEDIA_TYPE}
+            await exchange.json(500, problem | {"code": "server_error"}, headers)
+
+
+async def _row(verb: Callable[..., Result], *args: Any) -> Result:
+    """Run something that needs the database in a thread that keeps a connection."""
+
+    def call() -> Result:
+        close_old_connections()
+        try:
+            return verb(*args)
+        finally:
+            close_old_connections()
+
+    return await asyncio.get_running_loop().run_in_executor(_rows, call)
+
+
+async def _file(work: Callable[..., Result], *args: Any) -> Result:
+    return await asyncio.get_running_loop().run_in_executor(_files, work, *args)
+
+
+# --- Check-in ---------------------------------------------------------------------------------
+
+
+async def check_in(exchange: Exchange) -> None:
+    """`POST /api/v1/check-in`: what to do, at once or as soon as there is something."""
+    # The token first: nobody is heard who has not shown one.
+    participant = await _row(enrolment.authenticate, exchange.token)
+    wait, models, sdk = _parse_check_in(await _json_body(exchange, CHECK_IN_BYTES))
+    if sdk and sdk != participant.sdk:
+        await _row(enrolment.note_sdk, participant, sdk)
+
+    def ask() -> dict[str, Any]:
+        # Again each time: whoever was suspended while waiting must not be invited.
+        told = lifecycle.check_in(enrolment.authenticate(exchange.token), models)
+        return documents.answer(told)
+
+    if not wait:
+        await exchange.json(200, await _row(ask))
+        return
+    async with Hub.of_this_loop().subscribe() as mailbox:
+        answer = await _row(ask)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + wait
+        gone = asyncio.create_task(_disconnect(exchange))
+        try:
+            while answer["action"] == "wait" and (left := until - loop.time()) > 0:
+                news = asyncio.create_task(mailbox.take(left))
+                await asyncio.wait((news, gone), return_when=asyncio.FIRST_COMPLETED)
+                if gone.done():
+                    news.cancel()
+                    return
+                if any(_concerns(event, participant.pk) for event in news.result()):
+                    answer = await _row(ask)
+        finally:
+            gone.cancel()
+    if answer["action"] == "wait":
+        answer["retry_after"] = 0.0  # it has waited here
+    await exchange.json(200, answer)
+
+
+def _concerns(event: dict[str, Any], participant: int) -> bool:
+    """Whether a waiting participant may have something to do after this event."""
+    kind = event["kind"]
+    if kind in ("assignment.invited", "participant.suspended", "participant.revoked"):
+        return bool(event["participant"] == participant)
+    return kind == "round.opened" or event is RESYNC
+
+
+async def _disconnect(exchange: Exchange) -> None:
+    while (await exchange.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _json_body(exchange: Exchange, limit: int) -> dict[str, Any]:
+    body = bytearray()
+    async for part in exchange.body():
+        body += part
+        if len(body) > limit:
+            raise TooLarge(f"Expected at most {limit} bytes. Received: more", field="body")
+    try:
+        document = json.loads(body or b"{}")
+    except (ValueError, RecursionError) as error:
+        raise RulesInvalid(f"Expected JSON. Received: {error}", field="body") from error
+    if not isinstance(document, dict):
+        raise RulesInvalid(f"Expected a JSON object. Received: {document!r:.60}", field="body")
+    return document
+
+
+def _parse_check_in(
+    document: dict[str, Any],
+) -> tuple[float, list[str] | None, dict[str, Any] | None]:
+    known = {"wait", "models", "sdk"}
+    if unknown := sorted(document.keys() - known):
+        raise RulesInvalid(f"Expected {sorted(known)}. Received: {unknown}", field=unknown[0])
+    wait, models, sdk = document.get("wait", 0), document.get("models"), document.get("sdk")
+    if type(wait) not in (int, float) or not 0 <= wait <= MAX_WAIT:
+        raise RulesInvalid(
+            f"Expected 0 to {MAX_WAIT:g} seconds. Received: {wait!r:.60}", field="wait"
+        )
+    slugs = isinstance(models, list) and len(models) <= 100
+    if models is not None and not (slugs and all(isinstance(slug, str) for slug in models)):
+        raise RulesInvalid(
+            f"Expected at most 100 slugs of models. Received: {models!r:.60}", field="models"
+        )
+    if sdk is not None and not (isinstance(sdk, dict) and len(json.dumps(sdk)) <= 2000):
+        raise RulesInvalid(f"Expected a small JSON object. Received: {sdk!r:.60}", field="sdk")
+    return float(wait), models, sdk
+
+
+# --- Upload -----------------------------------------------------------------------------------
+
+
+async def upload(exchange: Exchange, assignment: str) -> None:
+    """`PUT /api/v1/assignments/{id}/update`: to disk as it comes, in bounded memory."""
+    participant = await _row(enrolment.authenticate, exchange.token)
+    length = _declared_length(exchange.headers)
+    admission = await _row(
+        lambda: intake.admit(
+            participant,
+            int(assignment),
+            length=length,
+            manifest=exchange.headers.get("fedserver-manifest", ""),
+            signature=exchange.headers.get("fedserver-signature", ""),
+        )
+    )
+    if admission.receipt is not None:
+        await exchange.json(200, admission.receipt)
+        return
+    landing = await _file(intake.Landing, length)
+    try:
+        await _land(exchange, landing)
+        receipt = await _row(_settle, admission, landing)
+    finally:
+        await _file(landing.close)
+    await exchange.json(200, receipt)
+
+
+def _settle(admission: intake.Admission, landing: intake.Landing) -> dict[str, Any]:
+    receipt = intake.settle(admission, landing)
+    if intake.wants_step(admission.assignment):
+        tasks.ring(admission.assignment.round_id)
+    return receipt
+
+
+def _declared_length(headers: dict[str, str]) -> int:
+    if encoding := headers.get("content-encoding"):
+        raise UnsupportedBody(
+            f"Expected no Content-Encoding. Received: {encoding}", field="content-encoding"
+        )
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind not in BODY_TYPES:
+        raise UnsupportedBody(f"Expected {BODY_TYPES[0]}. Received: {kind}", field="content-type")
+    length = headers.get("content-length", "")
+    if not (length.isascii() and length.isdigit() and len(length) <= 18):
+        raise LengthRequired(
+            f"Expected a Content-Length. Received: {length!r}", field="content-length"
+        )
+    return int(length)
+
+
+async def _land(exchange: Exchange, landing: intake.Landing) -> None:
+    """Two buffers: one fills from the network while the other is hashed and written."""
+    buffer, writing = bytearray(), None
+    try:
+        async for part in exchange.body():
+            buffer += part
+            if len(buffer) >= CHUNK:
+                if writing is not None:
+                    await writing
+                writing = asyncio.ensure_future(_file(landing.write, buffer))
+                buffer = bytearray()
+        if writing is not None:
+            await writing
+        await _file(landing.write, buffer)
+    except BaseException:
+        if writing is not None:
+            with suppress(Exception):
+                await writing  # the file is closed only when nobody writes to it
+        raise
+
+
+# --- Download ---------------------------------------------------------------------------------
+
+
+async def download(exchange: Exchange, sha256: str) -> None:
+    """`GET /api/v1/blobs/{sha256}`: a version's weights, whole or a range of them."""
+    participant = await _row(enrolment.authenticate, exchange.token)
+    if not await _row(selectors.may_download, participant, sha256):
+        raise BlobNotFound(f"Expected a blob of a version. Received: {sha256}")
+    exchange.body_read = True
+    headers = {
+        "etag": f'"{sha256}"',
+        "cache-control": "private, max-age=31536000, immutable",
+        "accept-ranges": "bytes",
+        "content-type": "application/octet-stream",
+    }
+    if exchange.headers.get("if-none-match") == headers["etag"]:
+        await exchange.start(304, headers)
+        await exchange.send({"type": "http.response.body"})
+        return
+    path = await _file(blobs.path, sha256)
+    size = path.stat().st_size
+    part = _range(exchange.headers, size, headers["etag"])
+    if part is None:
+        headers |= {"content-range": f"bytes */{size}", "content-length": "0"}
+        await exchange.start(416, headers)
+        await exchange.send({"type": "http.response.body"})
+        return
+    if len(part) < size:
+        headers["content-range"] = f"bytes {part.start}-{part.stop - 1}/{size}"
+    headers["content-length"] = str(len(part))
+    await exchange.start(206 if len(part) < size else 200, headers)
+    await _send_file(exchange, path, part)
+
+
+def _range(headers: dict[str, str], size: int, etag: str) -> range | None:
+    """The bytes that are asked for; None if there are no such bytes."""
+    match = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", headers.get("range", ""))
+    if not match or match.groups() == ("", "") or headers.get("if-range", etag) != etag:
+        return range(size)
+    first, last = match.groups()
+    if not first:
+        return range(max(0, size - int(last)), size) if int(last) else None
+    stop = min(size, int(last) + 1) if last else size
+    return range(int(first), stop) if int(first) < stop else None
+
+
+async def _send_file(exchange: Exchange, path: Path, part: range) -> None:
+    with path.open("rb", buffering=0) as file:
+        file.seek(part.start)
+        left = len(part)
+        while left:
+            chunk = await _file(file.read, min(CHUNK, left))
+            left -= len(chunk)
+            await exchange.send(
+                {"type": "http.response.body", "body": chunk, "more_body": bool(left)}
+            )
+        if not part:
+            await exchange.send({"type": "http.response.body"})
+
+
+ROUTES: tuple[tuple[str, re.Pattern[str], Callable[..., Awaitable[None]]], ...] = (
+    ("POST", re.compile(r"/api/v1/check-in"), check_in),
+    ("PUT", re.compile(r"/api/v1/assignments/(\d{1,18})/update"), upload),
+    ("GET", re.compile(r"/api/v1/blobs/([0-9a-f]{64})"), download),
+)

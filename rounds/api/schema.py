@@ -1,0 +1,110 @@
+"""The OpenAPI schema's additions: problem documents, and the doors in front of Django."""
+
+from typing import Any
+
+from drf_spectacular.openapi import AutoSchema
+
+PROBLEM = {
+    "type": "object",
+    "description": "RFC 9457 problem document",
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "code": {"type": "string", "description": "stable, for programs"},
+        "field": {"type": "string", "description": "what is at fault, where something is"},
+    },
+    "required": ["title", "status", "code"],
+}
+_PROBLEM_RESPONSE = {
+    "description": "A problem document",
+    "content": {
+        "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}
+    },
+}
+ERRORS = ("400", "401", "403", "404", "409", "429")
+
+
+class ProblemAutoSchema(AutoSchema):
+    """Declares the problem documents once, for every operation."""
+
+    def get_operation(self, *args: Any, **kwargs: Any) -> dict[str, Any] | None:
+        operation = super().get_operation(*args, **kwargs)
+        if operation is not None:
+            for status in ERRORS:
+                operation["responses"].setdefault(status, _PROBLEM_RESPONSE)
+        return operation
+
+
+def add_doors(result: dict[str, Any], **_: Any) -> dict[str, Any]:
+    """Describe what `doors.py` serves: Django does not see it, readers of the schema must."""
+    result["components"].setdefault("schemas", {})["Problem"] = PROBLEM
+    for path, methods in DOORS.items():
+        for operation in methods.values():
+            operation["security"] = [{"participantToken": []}]
+            for status in (*ERRORS, "411", "413", "415", "422"):
+                operation["responses"].setdefault(status, _PROBLEM_RESPONSE)
+        result["paths"].setdefault(path, {}).update(methods)
+    schemes = result["components"].setdefault("securitySchemes", {})
+    schemes["participantToken"] = {"type": "http", "scheme": "bearer"}
+    schemes["personalToken"] = {"type": "http", "scheme": "bearer"}
+    return result
+
+
+def _json(description: str) -> dict[str, Any]:
+    return {"description": description, "content": {"application/json": {"schema": {}}}}
+
+
+_BYTES = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+DOORS: dict[str, dict[str, dict[str, Any]]] = {
+    "/api/v1/check-in": {
+        "post": {
+            "operationId": "check_in",
+            "tags": ["check-in"],
+            "description": "What to do: an assignment, or when to come back. `wait` seconds long.",
+            "requestBody": {
+                "content": {
+                    "application/json": {
+                        "schema": {
+                            "type": "object",
+                            "properties": {
+                                "wait": {"type": "number", "minimum": 0, "maximum": 25},
+                                "models": {"type": "array", "items": {"type": "string"}},
+                                "sdk": {"type": "object"},
+                            },
+                            "additionalProperties": False,
+                        }
+                    }
+                }
+            },
+            "responses": {"200": _json('{"action": "train", …} or {"action": "wait", …}')},
+        }
+    },
+    "/api/v1/assignments/{id}/update": {
+        "put": {
+            "operationId": "upload_update",
+            "tags": ["assignments"],
+            "description": "The update as safetensors; its signed manifest goes in two headers.",
+            "parameters": [
+                {"name": "id", "in": "path", "required": True, "schema": {"type": "integer"}},
+                *(
+                    {"name": name, "in": "header", "required": True, "schema": {"type": "string"}}
+                    for name in ("Fedserver-Manifest", "Fedserver-Signature")
+                ),
+            ],
+            "requestBody": {"required": True, "content": _BYTES},
+            "responses": {"200": _json("The receipt: the update is durable")},
+        }
+    },
+    "/api/v1/blobs/{sha256}": {
+        "get": {
+            "operationId": "download_blob",
+            "tags": ["blobs"],
+            "parameters": [
+                {"name": "sha256", "in": "path", "required": True, "schema": {"type": "string"}}
+            ],
+            "responses": {"200": {"description": "A version's weights", "content": _BYTES}},
+        }
+    },
+}

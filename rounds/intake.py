@@ -1,0 +1,303 @@
+"""An update's way in: who sends it, how long it is, what it claims, what it is; and once.
+
+    admit     before a byte of the body is read: the token, the assignment, the signed manifest
+    Landing   while the bytes arrive: written and hashed, never more than declared
+    settle    when all are here: digest, strict parse, finite, norm; then one transaction
+              makes the assignment `uploaded`, and only then is it acknowledged
+
+What is refused leaves no file and no update; the assignment stays open, so that its participant
+may send a good one. After `MAX_REFUSALS` bad ones it is rejected.
+"""
+
+import hashlib
+import logging
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.db.models import F
+
+from client_sdk import wire
+from journal import events
+from models_app import blobs
+from models_app.models import ModelVersion
+from rounds import clock, enrolment, lifecycle
+from rounds.errors import TooLarge, UpdateConflict, UpdateInvalid
+from rounds.models import Assignment, Participant, Round, Update
+
+logger = logging.getLogger(__name__)
+
+MAX_REFUSALS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """An upload that may send its body."""
+
+    participant: Participant
+    assignment: Assignment
+    manifest: wire.UpdateManifest
+    signed: bytes  # the manifest exactly as it came
+    signature: str
+    receipt: dict[str, Any] | None = None  # it is here already: no body is needed
+
+
+def admit(
+    participant: Participant, assignment_id: int, *, length: int, manifest: str, signature: str
+) -> Admission:
+    """Everything that can be refused before the body is read.
+
+    Args:
+        participant: Whose token it was.
+        assignment_id: Which of its assignments the update is for.
+        length: The declared length of the body, in bytes.
+        manifest: The `Fedserver-Manifest` header, base64url.
+        signature: The `Fedserver-Signature` header, base64url.
+
+    Raises:
+        AssignmentNotFound: It is not the participant's own.
+        TooLarge: Longer than any valid update of this model.
+        SignatureInvalid: Not signed by the participant's key.
+        UpdateInvalid: The manifest is malformed, or speaks of something else than this.
+        UpdateConflict: The assignment has another update already.
+        RoundClosed: The round takes no more updates.
+    """
+    mine = lifecycle.own_assignment(participant, assignment_id)
+    specs = mine.round.run.model.federated
+    limit = min(wire.update_length_limit(specs), settings.MAX_UPDATE_BYTES)
+    if length > limit:
+        raise TooLarge(f"Expected at most {limit} bytes. Received: {length}", field="length")
+    try:
+        signed = wire.unb64(manifest)
+        enrolment.verify(participant.public_key, wire.update_message(signed), signature)
+        told = wire.UpdateManifest.from_bytes(signed)
+        _compare(told, mine, length)
+    except wire.WireError as error:
+        raise refuse(mine, invalid(error)) from error
+    except UpdateInvalid as error:
+        raise refuse(mine, error) from error
+    receipt = _receipt_if_here(mine, told)
+    if receipt is None and not _is_open(mine):
+        raise lifecycle.closed(mine)
+    return Admission(participant, mine, told, signed, signature, receipt)
+
+
+def _compare(told: wire.UpdateManifest, mine: Assignment, length: int) -> None:
+    """The manifest must speak of this assignment, its round, its base and this body."""
+    expected = {
+        "assignment": mine.pk,
+        "round": mine.round_id,
+        "base": mine.round.base.weights,
+        "length": length,
+    }
+    for field, value in expected.items():
+        if getattr(told, field) != value:
+            raise UpdateInvalid(
+                f"Expected {field} {value} in the manifest. Received: {getattr(told, field)}",
+                field=field,
+                reason="manifest_mismatch",
+            )
+
+
+def _is_open(mine: Assignment) -> bool:
+    return mine.state in Assignment.OPEN and mine.round.phase in Round.OPEN
+
+
+def _receipt_if_here(mine: Assignment, told: wire.UpdateManifest) -> dict[str, Any] | None:
+    """The receipt of an identical update, sent before; a different one is a conflict."""
+    update = Update.objects.filter(assignment=mine).first()
+    if update is None:
+        return None
+    if (update.digest, update.samples) != (told.digest, told.samples):
+        raise UpdateConflict(
+            f"Expected the update {update.digest} with {update.samples} samples again. "
+            f"Received: {told.digest} with {told.samples}"
+        )
+    return receipt(update)
+
+
+def receipt(update: Update) -> dict[str, Any]:
+    """What a participant gets for an update, the same each time."""
+    return {
+        "assignment": update.assignment_id,
+        "state": Assignment.State.UPLOADED,
+        "digest": update.digest,
+        "bytes": update.bytes,
+        "samples": update.samples,
+        "received_at": update.received_at.isoformat(),
+    }
+
+
+class Landing:
+    """A spooled file that is hashed as it is written. Not for the event loop: it blocks.
+
+    Args:
+        limit: The declared length; not one byte more is written.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.path: Path = blobs.new_spool_file()
+        self.length = 0
+        self._limit = limit
+        self._hash = hashlib.sha256()
+        self._file = self.path.open("wb", buffering=0)
+
+    def write(self, data: bytes | bytearray) -> None:
+        """Append.
+
+        Raises:
+            UpdateInvalid: More comes than was declared.
+        """
+        self.length += len(data)
+        if self.length > self._limit:
+            raise UpdateInvalid(
+                f"Expected {self._limit} bytes. Received: at least {self.length}", field="length"
+            )
+        self._hash.update(data)
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self._file.write(rest) :]
+
+    @property
+    def digest(self) -> str:
+        return self._hash.hexdigest()
+
+    def close(self) -> None:
+        """Forget what has landed, unless it has become a blob."""
+        self._file.close()
+        self.path.unlink(missing_ok=True)
+
+
+def settle(admission: Admission, landing: Landing) -> dict[str, Any]:
+    """Judge what has landed, and count it once.
+
+    Returns:
+        The receipt: from here on the update is durable.
+
+    Raises:
+        UpdateInvalid: The bytes are not what the manifest or the model says.
+        UpdateConflict: Another update of this assignment was faster.
+        RoundClosed: The round closed meanwhile.
+    """
+    mine, told = admission.assignment, admission.manifest
+    try:
+        norm = _inspect(admission, landing)
+    except wire.WireError as error:
+        raise refuse(mine, invalid(error)) from error
+    except UpdateInvalid as error:
+        raise refuse(mine, error) from error
+    blob = blobs.put_file(landing.path, sha256=landing.digest)
+    with events.transaction() as journal:
+        # The lock that closing takes too: an update is counted whole or refused.
+        phase = Round.objects.select_for_update().get(pk=mine.round_id).phase
+        now = clock.now()
+        moved = phase in Round.OPEN and Assignment.objects.filter(
+            pk=mine.pk, state__in=Assignment.OPEN
+        ).update(
+            state=Assignment.State.UPLOADED,
+            uploaded_at=now,
+            last_seen_at=now,
+            activity=Assignment.Activity.UPLOADING,
+            fraction=1.0,
+        )
+        if moved:
+            update = Update.objects.create(
+                assignment=mine,
+                digest=blob.sha256,
+                bytes=blob.bytes,
+                samples=told.samples,
+                norm=norm,
+                metrics=told.metrics,
+                manifest=admission.signed.decode(),
+                signature=admission.signature,
+                received_at=now,
+            )
+            journal.record(
+                "assignment.uploaded",
+                actor=admission.participant.name,
+                run=mine.round.run_id,
+                round=mine.round_id,
+                assignment=mine.pk,
+                participant=mine.participant_id,
+                name=admission.participant.name,
+                samples=told.samples,
+                bytes=blob.bytes,
+                norm=norm,
+                metrics=told.metrics,
+            )
+            return receipt(update)
+    if (again := _receipt_if_here(mine, told)) is not None:
+        return again
+    raise lifecycle.closed(mine)
+
+
+def _inspect(admission: Admission, landing: Landing) -> float:
+    told = admission.manifest
+    for field, received in (("length", landing.length), ("digest", landing.digest)):
+        if received != getattr(told, field):
+            raise UpdateInvalid(
+                f"Expected {field} {getattr(told, field)}. Received: {received}", field=field
+            )
+    specs = admission.assignment.round.run.model.federated
+    return wire.norm(wire.open_flat(landing.path, specs), specs)
+
+
+def invalid(error: wire.WireError) -> UpdateInvalid:
+    """A wire error as a typed refusal: the wire's own code goes along as `reason`."""
+    return UpdateInvalid(str(error), field=error.field, reason=error.code)
+
+
+def refuse(mine: Assignment, error: UpdateInvalid) -> UpdateInvalid:
+    """Note a bad upload in the journal; after a few of them the assignment is rejected."""
+    code = str(error.extra.get("reason", error.code))
+    reason = error.detail
+    with events.transaction() as journal:
+        open_ = Assignment.objects.filter(pk=mine.pk, state__in=Assignment.OPEN)
+        if open_.update(refusals=F("refusals") + 1):
+            subjects = {"run": mine.round.run_id, "round": mine.round_id}
+            journal.record(
+                "assignment.refused",
+                actor=mine.participant.name,
+                reason=reason,
+                **subjects,
+                assignment=mine.pk,
+                participant=mine.participant_id,
+                name=mine.participant.name,
+                code=code,
+            )
+            lifecycle.reject(open_.filter(refusals__gte=MAX_REFUSALS), journal, code, reason)
+    return error
+
+
+def wants_step(assignment: Assignment) -> bool:
+    """Whether this upload may have been the one that its round waited for."""
+    uploaded, working = lifecycle.counts(assignment.round)
+    return working == 0 or uploaded >= (assignment.round.target or 0)
+
+
+def delete_bytes(keep_days: int) -> int:
+    """Delete the bytes of updates whose round has long ended; their rows stay.
+
+    Args:
+        keep_days: Counted from the end of the round.
+
+    Returns:
+        How many updates were tidied away.
+    """
+    before = clock.now() - timedelta(days=keep_days)
+    old = Update.objects.filter(deleted_at=None, assignment__round__ended_at__lt=before)
+    tidied = 0
+    for update in old.iterator():
+        if not _is_needed(update):
+            blobs.delete(update.digest)
+        Update.objects.filter(pk=update.pk).update(deleted_at=clock.now())
+        tidied += 1
+    return tidied
+
+
+def _is_needed(update: Update) -> bool:
+    """Whether another row names the same bytes, as equal content has one file."""
+    same = Update.objects.filter(digest=update.digest, deleted_at=None).exclude(pk=update.pk)
+    return same.exists() or ModelVersion.objects.filter(weights=update.digest).exists()

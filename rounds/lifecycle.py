@@ -1,0 +1,1181 @@
+"""The life of a round, read from top to bottom.
+
+    create_run → start_run        a run opens its first round
+      check_in                    participants come; the round selects its cohort
+      report · fail · withdraw    they train, and say how it goes
+      (intake.settle)             they upload; an update is counted once
+      close_round                 target, deadline or an operator; verdicts on the updates
+      aggregate                   a worker folds the updates into a candidate version
+      evaluate                    a worker measures it; the gate; published and served
+    and the run opens its next round by itself, until it is done.
+
+    pause_run · resume_run · stop_run · cancel_round    what operators may do meanwhile
+    step · due                                          what keeps everything going
+
+Every move is a conditional UPDATE and a line of the journal, in one transaction. Locks are taken
+in one order: run, round, assignments. `step` does what a round's phase asks for and says whether
+there is more; it may run twice and in two places. Aggregation and evaluation run outside the
+transaction under a lease: their result enters only if the lease still names them.
+"""
+
+import logging
+import math
+import secrets
+import statistics
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+from django.conf import settings
+from django.db import IntegrityError, connection
+from django.db.models import F, Max, Q, QuerySet
+
+from client_sdk import wire
+from journal import events
+from journal.events import Journal
+from models_app import blobs, registry
+from models_app.errors import StaleBase
+from models_app.models import Model
+from rounds import aggregation, clock, rules, selection
+from rounds.errors import AssignmentNotFound, IllegalMove, ModelBusy, RoundClosed
+from rounds.models import Assignment, CheckIn, Participant, Round, Run
+
+logger = logging.getLogger(__name__)
+
+Phase, RunState, Place = Round.Phase, Run.State, Assignment.State
+
+# --- The legal moves --------------------------------------------------------------------------
+
+ROUND_MOVES: dict[str, tuple[str, ...]] = {
+    Phase.SELECTING: (Phase.TRAINING, Phase.AGGREGATING, Phase.FAILED, Phase.CANCELLED),
+    Phase.TRAINING: (Phase.AGGREGATING, Phase.FAILED, Phase.CANCELLED),
+    Phase.AGGREGATING: (Phase.EVALUATING, Phase.FAILED, Phase.CANCELLED),
+    Phase.EVALUATING: (Phase.PUBLISHED, Phase.FAILED, Phase.CANCELLED),
+    Phase.PUBLISHED: (),
+    Phase.FAILED: (),
+    Phase.CANCELLED: (),
+}
+RUN_MOVES: dict[str, tuple[str, ...]] = {
+    RunState.DRAFT: (RunState.RUNNING, RunState.STOPPED),
+    RunState.RUNNING: (
+        RunState.PAUSED,
+        RunState.COMPLETED,
+        RunState.STOPPED,
+        RunState.FAILED,
+    ),
+    RunState.PAUSED: (RunState.RUNNING, RunState.COMPLETED, RunState.STOPPED, RunState.FAILED),
+    RunState.COMPLETED: (),
+    RunState.STOPPED: (),
+    RunState.FAILED: (),
+}
+_ENDED = (Place.FAILED, Place.WITHDRAWN, Place.REJECTED, Place.LATE, Place.LOST)
+ASSIGNMENT_MOVES: dict[str, tuple[str, ...]] = {
+    Place.INVITED: (Place.TRAINING, Place.UPLOADED, *_ENDED),
+    Place.TRAINING: (Place.UPLOADED, *_ENDED),
+    Place.UPLOADED: (Place.ACCEPTED, Place.QUARANTINED, Place.REJECTED),
+    **dict.fromkeys((Place.ACCEPTED, Place.QUARANTINED, *_ENDED), ()),
+}
+
+MAX_ATTEMPTS = 5  # leases taken in one phase, before the round is given up
+LOST_AFTER = timedelta(seconds=120)  # without a word; less than that is late
+SEEN_EVERY = timedelta(seconds=15)  # how exact a participant's last_seen_at is
+MAX_BACK_OFF = 3600
+
+
+# --- A run begins -----------------------------------------------------------------------------
+
+
+def create_run(model: Model, *, actor: str = "", user: Any = None, **settings_: Any) -> Run:
+    """A new run, a draft until it is started.
+
+    Args:
+        model: What it trains.
+        actor: Who asks, for the journal.
+        user: The Django user who asks, if one does.
+        **settings_: Fields of `Run` that differ from their defaults.
+
+    Raises:
+        RulesInvalid: A rule makes no sense; nothing was written.
+    """
+    run = Run(model=model, created_by=user, **settings_)
+    run.name = run.name or f"{model.slug} with {run.strategy}"
+    rules.check(run)
+    with events.transaction() as journal:
+        run.save()
+        journal.record(
+            "run.created",
+            actor=actor,
+            run=run.pk,
+            model=model.pk,
+            name=run.name,
+            strategy=run.strategy,
+        )
+    return run
+
+
+def start_run(run_id: int, *, actor: str = "", reason: str = "") -> Round:
+    """Draft to running, with its first round open.
+
+    Raises:
+        IllegalMove: It is no draft.
+        ModelBusy: Another run of the model is running or paused.
+    """
+    try:
+        with events.transaction() as journal:
+            run = _lock_run(run_id)
+            _move_run(run, RunState.RUNNING, journal, "run.started", actor, reason, only_draft=True)
+            return _open_round(run, journal)
+    except IntegrityError as error:
+        raise ModelBusy(
+            f"Expected no other running or paused run of this model. Received: run {run_id}"
+        ) from error
+
+
+def _open_round(run: Run, journal: Journal) -> Round:
+    base = registry.served(run.model_id)
+    number = 1 + (run.rounds.aggregate(last=Max("number"))["last"] or 0)
+    now = clock.now()
+    opened = Round.objects.create(
+        run=run,
+        number=number,
+        base=base,
+        seed=selection.derive_seed(run.seed, number),
+        quorum=run.quorum,
+        target=run.target or run.cohort_goal,
+        opened_at=now,
+        deadline=now + timedelta(seconds=run.selecting_seconds),
+    )
+    Run.objects.filter(pk=run.pk).update(next_round_at=None)
+    journal.record(
+        "round.opened",
+        run=run.pk,
+        round=opened.pk,
+        model=run.model_id,
+        number=number,
+        base=base.number,
+    )
+    return opened
+
+
+# --- Selecting --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """There is nothing to train now: why, and in how many seconds to ask again."""
+
+    reason: str
+    detail: str
+    retry_after: float
+    run: int | None = None
+
+
+def check_in(participant: Participant, models: Sequence[str] | None = None) -> Assignment | Wait:
+    """A participant is there and asks what to do.
+
+    Args:
+        participant: Active.
+        models: Slugs of the models that it has data for; None for any.
+
+    Returns:
+        Its open assignment (the same one again, if it had one), or why and how long to wait.
+    """
+    _seen(participant)
+    if mine := _open_assignment(participant):
+        return mine
+    for found in _rounds_for(participant, models, Phase.SELECTING):
+        if found.run.selection == Run.Selection.FIRST_COME:
+            _come_first(found.pk, participant)
+        else:
+            _be_there(found, participant)
+    if mine := _open_assignment(participant):
+        return mine
+    return _why_wait(participant, models)
+
+
+def _seen(participant: Participant) -> None:
+    now = clock.now()
+    if participant.last_seen_at is None or participant.last_seen_at < now - SEEN_EVERY:
+        Participant.objects.filter(pk=participant.pk).update(last_seen_at=now)
+
+
+def _open_assignment(participant: Participant) -> Assignment | None:
+    return (
+        Assignment.objects.select_related("round__run__model", "round__base")
+        .filter(participant=participant, state__in=Assignment.OPEN, round__phase__in=Round.OPEN)
+        .order_by("id")
+        .first()
+    )
+
+
+def _rounds_for(
+    participant: Participant, models: Sequence[str] | None, *phases: str
+) -> QuerySet[Round]:
+    rounds = Round.objects.select_related("run").filter(phase__in=phases)
+    if participant.model_id is not None:
+        rounds = rounds.filter(run__model=participant.model_id)
+    if models is not None:
+        rounds = rounds.filter(run__model__slug__in=models)
+    return rounds.order_by("id")
+
+
+def _come_first(round_id: int, participant: Participant) -> None:
+    """First come, first served: invited at once, while there is room."""
+    with events.transaction() as journal:
+        round_ = _lock_round(round_id)
+        if round_.phase != Phase.SELECTING:
+            return
+        if Assignment.objects.filter(round=round_, participant=participant).exists():
+            return
+        _invite(round_, [participant.pk], journal)
+        if round_.assignments.count() >= _room(round_.run):
+            _start_training(round_, journal)
+
+
+def _room(run: Run) -> int:
+    return math.ceil((run.cohort_goal or 0) * run.over_selection)
+
+
+def _be_there(round_: Round, participant: Participant) -> None:
+    """Checked in, to be chosen from when enough are there."""
+    CheckIn.objects.bulk_create(
+        [CheckIn(round=round_, participant=participant)], ignore_conflicts=True
+    )
+    if _enough_are_there(round_):
+        _select(round_.pk)
+
+
+def _eligible(run: Run) -> QuerySet[Participant]:
+    return Participant.objects.filter(
+        Q(model=None) | Q(model=run.model_id), state=Participant.State.ACTIVE
+    )
+
+
+def _there(round_: Round) -> QuerySet[CheckIn]:
+    return round_.check_ins.filter(participant__state=Participant.State.ACTIVE)
+
+
+def _enough_are_there(round_: Round) -> bool:
+    run = round_.run
+    wanted = selection.wanted(
+        run.selection,
+        eligible=max(_eligible(run).count(), run.cohort_min),
+        goal=run.cohort_goal,
+        fraction=run.fraction,
+    )
+    return _there(round_).count() >= max(wanted, run.cohort_min)
+
+
+def _select(round_id: int) -> bool:
+    """Choose the cohort out of those who are there, and let it train."""
+    with events.transaction() as journal:
+        round_ = _lock_round(round_id)
+        if round_.phase != Phase.SELECTING:
+            return False
+        run = round_.run
+        chosen = selection.choose(
+            _there(round_).values_list("participant", flat=True),
+            selection=run.selection,
+            goal=run.cohort_goal,
+            fraction=run.fraction,
+            over_selection=run.over_selection,
+            minimum=run.cohort_min,
+            seed=round_.seed,
+        )
+        _invite(round_, chosen, journal)
+        return _start_training(round_, journal)
+
+
+def _invite(round_: Round, participants: Sequence[int], journal: Journal) -> None:
+    now = clock.now()
+    invited = Assignment.objects.bulk_create(
+        Assignment(
+            round=round_,
+            participant_id=one,
+            seed=selection.derive_seed(round_.seed, one),
+            invited_at=now,
+        )
+        for one in participants
+    )
+    names = dict(Participant.objects.filter(pk__in=participants).values_list("pk", "name"))
+    for one in invited:
+        journal.record(
+            "assignment.invited", **_subjects(one, round_), name=names[one.participant_id]
+        )
+
+
+def _start_training(round_: Round, journal: Journal) -> bool:
+    now, run = clock.now(), round_.run
+    invited = round_.assignments.count()
+    wished = run.target or (invited if run.selection == Run.Selection.ALL else run.cohort_goal)
+    if wished is None:  # random without a goal: what the fraction gave, less the over-selection
+        wished = math.ceil(invited / run.over_selection)
+    target = max(run.quorum, min(wished, invited))
+    return _move(
+        round_,
+        Phase.TRAINING,
+        journal,
+        changes={
+            "target": target,
+            "training_at": now,
+            "deadline": now + timedelta(seconds=run.training_seconds),
+        },
+        invited=invited,
+    )
+
+
+def _finish_selecting(round_: Round) -> bool:
+    """What `step` does for a selecting round: select, time out, or nothing yet."""
+    run, late = round_.run, _is_past(round_)
+    if run.selection == Run.Selection.FIRST_COME:
+        if counts(round_)[0] >= (round_.target or math.inf):
+            return close_round(round_.pk, reason="target reached")
+        if not late:
+            return False
+        there = round_.assignments.count()
+    else:
+        if _enough_are_there(round_):
+            return _select(round_.pk)
+        there = _there(round_).count()
+        if late and there >= run.cohort_min:
+            return _select(round_.pk)
+    if not late:
+        return False
+    with events.transaction() as journal:
+        round_ = _lock_round(round_.pk)
+        if round_.phase != Phase.SELECTING:
+            return False
+        if there >= run.cohort_min:
+            return _start_training(round_, journal)
+        return _fail_round(
+            round_,
+            journal,
+            "not_enough_participants",
+            f"Only {there} of at least {run.cohort_min} participants checked in within "
+            f"{run.selecting_seconds} s.",
+        )
+
+
+def _why_wait(participant: Participant, models: Sequence[str] | None) -> Wait:
+    found = _rounds_for(participant, models, *Round.ACTIVE).last()
+    if found is None:
+        return Wait("no_open_round", "No round is open; wait for a run to be started.", 10.0)
+    if found.phase == Phase.SELECTING:
+        return Wait("selecting", "The round is waiting for more participants.", 2.0, found.run_id)
+    if found.assignments.filter(participant=participant).exists():
+        detail = "Your part of this round is done; wait for the next one."
+        return Wait("round_in_progress", detail, 3.0, found.run_id)
+    return Wait("not_selected", "This round trains without you.", 5.0, found.run_id)
+
+
+# --- Training ---------------------------------------------------------------------------------
+
+
+def report(
+    participant: Participant,
+    assignment_id: int,
+    *,
+    activity: str,
+    fraction: float,
+    epoch: int | None = None,
+    epochs: int | None = None,
+    metrics: dict[str, float] | None = None,
+) -> Assignment:
+    """A participant says how far it is.
+
+    It is a state, not an event: the row keeps the latest, the live view hears of it, and only the
+    first report (the assignment trains now) enters the journal.
+
+    Raises:
+        AssignmentNotFound: No assignment of this participant.
+        RoundClosed: It no longer counts; the participant may stop training.
+    """
+    mine = own_assignment(participant, assignment_id)
+    told = {"activity": activity, "fraction": fraction, "epoch": epoch, "epochs": epochs}
+    told = {name: value for name, value in told.items() if value is not None}
+    if metrics:
+        told["metrics"] = metrics
+    now = clock.now()
+    open_ = Assignment.objects.filter(
+        pk=mine.pk, state__in=Assignment.OPEN, round__phase__in=Round.OPEN
+    )
+    if not open_.update(**told, last_seen_at=now):
+        raise closed(mine)
+    _seen(participant)
+    if mine.state == Place.INVITED:
+        with events.transaction() as journal:
+            _move_assignments(
+                Assignment.objects.filter(pk=mine.pk, state=Place.INVITED),
+                Place.TRAINING,
+                journal,
+                training_at=now,
+            )
+    subjects = _subjects(mine, mine.round)
+    events.hint("assignment.progress", **subjects, name=participant.name, **told)
+    mine.refresh_from_db(fields=["state"])
+    return mine
+
+
+def fail(
+    participant: Participant, assignment_id: int, *, code: str, reason: str, detail: str = ""
+) -> Assignment:
+    """A participant says that it cannot do this assignment.
+
+    Raises:
+        AssignmentNotFound: No assignment of this participant.
+        RoundClosed: It had ended already.
+    """
+    return _give_up(participant, assignment_id, Place.FAILED, code, reason, detail)
+
+
+def withdraw(participant: Participant, assignment_id: int, *, reason: str = "") -> Assignment:
+    """A participant leaves this round; raises as `fail` does."""
+    reason = reason or "The participant withdrew."
+    return _give_up(participant, assignment_id, Place.WITHDRAWN, "withdrawn", reason, "")
+
+
+def _give_up(
+    participant: Participant, assignment_id: int, to: str, code: str, reason: str, detail: str
+) -> Assignment:
+    mine = own_assignment(participant, assignment_id)
+    if mine.state == to:
+        return mine  # told again: the first answer was lost
+    with events.transaction() as journal:
+        _lock_round(mine.round_id)
+        moved = _move_assignments(
+            Assignment.objects.filter(pk=mine.pk, state__in=Assignment.OPEN),
+            to,
+            journal,
+            actor=participant.name,
+            code=code,
+            reason=reason,
+            detail=detail,
+        )
+        if not moved:
+            raise closed(mine)
+    mine.refresh_from_db()
+    return mine
+
+
+def dismiss(participant: Participant, journal: Journal, *, code: str, reason: str) -> None:
+    """End a participant's open assignments, because it was suspended, revoked, or has left."""
+    mine = Assignment.objects.filter(participant=participant, state__in=Assignment.OPEN)
+    _move_assignments(mine, Place.FAILED, journal, code=code, reason=reason)
+
+
+def reject(assignments: QuerySet[Assignment], journal: Journal, code: str, reason: str) -> int:
+    """End assignments whose uploads were not valid, time and again."""
+    return _move_assignments(assignments, Place.REJECTED, journal, code=code, reason=reason)
+
+
+def own_assignment(participant: Participant, assignment_id: int) -> Assignment:
+    """One of the participant's own; others' do not exist for it.
+
+    Raises:
+        AssignmentNotFound: No such assignment of this participant.
+    """
+    mine = (
+        Assignment.objects.select_related("round__run__model", "round__base", "update")
+        .filter(pk=assignment_id, participant=participant)
+        .first()
+    )
+    if mine is None:
+        raise AssignmentNotFound(f"Expected one of your own assignments. Received: {assignment_id}")
+    return mine
+
+
+def closed(assignment: Assignment) -> RoundClosed:
+    """The error that says why an assignment takes nothing more."""
+    current = Assignment.objects.select_related("round").get(pk=assignment.pk)
+    return RoundClosed(
+        f"Expected an open assignment of an open round. Received: assignment {current.pk} "
+        f"{current.state} in a round that is {current.round.phase}",
+        state=current.state,
+        phase=current.round.phase,
+    )
+
+
+def _finish_training(round_: Round) -> bool:
+    """What `step` does for a training round: close, fail, or nothing yet."""
+    uploaded, working = counts(round_)
+    if uploaded >= (round_.target or 0):
+        return close_round(round_.pk, reason="target reached")
+    if working == 0 and uploaded >= round_.quorum:
+        return close_round(round_.pk, reason="nobody is training any more")
+    if _is_past(round_) and uploaded >= round_.quorum:
+        return close_round(round_.pk, reason="deadline reached")
+    if _is_past(round_) or uploaded + working < round_.quorum:
+        return _quorum_not_met(round_.pk)
+    return False
+
+
+def counts(round_: Round) -> tuple[int, int]:
+    """How many have uploaded, and how many are still at it."""
+    states = list(round_.assignments.values_list("state", flat=True))
+    return states.count(Place.UPLOADED), sum(state in Assignment.OPEN for state in states)
+
+
+def _quorum_not_met(round_id: int) -> bool:
+    with events.transaction() as journal:
+        round_ = _lock_round(round_id)
+        uploaded, working = counts(round_)
+        still_possible = uploaded + working >= round_.quorum and not _is_past(round_)
+        if round_.phase != Phase.TRAINING or uploaded >= round_.quorum or still_possible:
+            return False  # an upload was faster than we
+        return _fail_round(
+            round_,
+            journal,
+            "quorum_not_met",
+            f"Only {uploaded} of at least {round_.quorum} updates came.",
+        )
+
+
+# --- Closing ----------------------------------------------------------------------------------
+
+
+def close_round(round_id: int, *, actor: str = "", reason: str = "") -> bool:
+    """End the training with the updates that are here, and judge them.
+
+    An update whose norm is above the run's multiple of the cohort's median is quarantined, the
+    others are accepted; who has not uploaded is late, or lost if it has not been heard of.
+
+    Returns:
+        True if there is more to do; False if the round was closed already.
+
+    Raises:
+        IllegalMove: An operator closes a round that has no quorum, or is not open.
+    """
+    with events.transaction() as journal:
+        round_ = _lock_round(round_id)
+        uploaded, _ = counts(round_)
+        if round_.phase not in Round.OPEN or uploaded < round_.quorum:
+            if not actor:
+                return False
+            raise IllegalMove(
+                f"Expected an open round with at least {round_.quorum} updates. "
+                f"Received: {uploaded} updates, {round_.phase}"
+            )
+        now = clock.now()
+        accepted = _judge(round_, journal)
+        _dismiss_late(round_, journal)
+        if accepted < round_.quorum:
+            return _fail_round(
+                round_,
+                journal,
+                "quorum_not_met",
+                f"Only {accepted} of at least {round_.quorum} updates were not quarantined.",
+            )
+        return _move(
+            round_,
+            Phase.AGGREGATING,
+            journal,
+            actor=actor,
+            reason=reason,
+            changes={"aggregating_at": now, "deadline": None},
+            accepted=accepted,
+        )
+
+
+def _judge(round_: Round, journal: Journal) -> int:
+    """Accept or quarantine what was uploaded; how many were accepted."""
+    uploaded = round_.assignments.filter(state=Place.UPLOADED)
+    norms = dict(uploaded.values_list("pk", "update__norm"))
+    limit = norm_limit(list(norms.values()), round_.run.quarantine_factor)
+    outsized = [pk for pk, norm in norms.items() if norm > limit]
+    for pk in outsized:
+        _move_assignments(
+            uploaded.filter(pk=pk),
+            Place.QUARANTINED,
+            journal,
+            code="norm_outsized",
+            reason=f"Its norm is {norms[pk]:.4g}, and at most {limit:.4g} "
+            f"({round_.run.quarantine_factor:g} times the cohort's median) is trusted.",
+            data={"norm": norms[pk], "limit": limit},
+        )
+    return _move_assignments(uploaded, Place.ACCEPTED, journal)
+
+
+def norm_limit(norms: Sequence[float], factor: float) -> float:
+    """The greatest norm that is trusted: a multiple of the median.
+
+    Args:
+        norms: Of all updates of a round.
+        factor: The multiple; 0 trusts everything.
+
+    Returns:
+        Infinity where a median says nothing: fewer than three updates, or a median of zero.
+    """
+    if factor == 0 or len(norms) < 3:
+        return math.inf
+    return factor * statistics.median(norms) or math.inf
+
+
+def _dismiss_late(round_: Round, journal: Journal) -> None:
+    waiting = round_.assignments.filter(state__in=Assignment.OPEN)
+    silent = Q(last_seen_at=None) | Q(last_seen_at__lt=clock.now() - LOST_AFTER)
+    _move_assignments(
+        waiting.filter(silent),
+        Place.LOST,
+        journal,
+        code="not_heard_of",
+        reason="Nothing was heard of it before the round closed.",
+    )
+    _move_assignments(
+        waiting,
+        Place.LATE,
+        journal,
+        code="round_closed",
+        reason="It was still training when the round closed.",
+    )
+
+
+# --- Aggregating ------------------------------------------------------------------------------
+
+
+def aggregate(round_id: int) -> bool:
+    """Fold the accepted updates into a candidate version. For workers.
+
+    Returns:
+        True if there is more to do; False if another worker holds the round.
+    """
+    with _lease(round_id, Phase.AGGREGATING) as lease:
+        if lease is None:
+            return False
+        round_ = Round.objects.select_related("run__model", "base").get(pk=round_id)
+        began = clock.now()
+        weights, state, diagnostics = _fold(round_)
+        with events.transaction() as journal:
+            round_ = _lock_round(round_id)
+            if round_.phase != Phase.AGGREGATING or round_.lease != lease:
+                return False  # overslept: what we made is nobody's
+            candidate = registry.add_candidate(
+                round_.run.model_id,
+                parent=round_.base,
+                weights=weights,
+                strategy_state=state,
+                reason=f"Round {round_.number} of {round_.run}",
+            )
+            now = clock.now()
+            return _move(
+                round_,
+                Phase.EVALUATING,
+                journal,
+                changes={
+                    "version": candidate,
+                    "evaluating_at": now,
+                    "diagnostics": diagnostics,
+                    **_NO_LEASE,
+                },
+                diagnostics=diagnostics,
+                seconds=(now - began).total_seconds(),
+            )
+
+
+def _fold(round_: Round) -> tuple[blobs.Blob, str, dict[str, float]]:
+    """The new federated weights as a blob, the strategy's state, and its diagnostics.
+
+    The order is that of participants, so that it does not depend on who came first.
+    """
+    specs = round_.run.model.federated
+    base = wire.open_flat(blobs.path(round_.base.weights), specs)
+    accepted = round_.assignments.filter(state=Place.ACCEPTED).order_by("participant_id")
+    contributions = [
+        aggregation.Contribution(
+            values=wire.open_flat(blobs.path(one.update.digest), specs),
+            samples=one.update.samples,
+            key=one.participant_id,
+        )
+        for one in accepted.select_related("update")
+    ]
+    strategy = aggregation.build(round_.run.strategy, round_.run.strategy_options)
+    try:
+        result = strategy.apply(_strategy_state(round_, strategy.init(base)), contributions)
+        new = aggregation.apply_delta(base, result.delta, out=result.delta)
+        wire.norm(new, specs)
+    except ValueError as error:  # WireError, where the new weights are not finite, is one
+        raise Unusable(str(error)) from error
+    state = _store(result.state).sha256 if result.state else ""
+    return _store(_split(new, specs)), state, dict(result.diagnostics)
+
+
+def _strategy_state(round_: Round, fresh: aggregation.State) -> aggregation.State:
+    """The state that the base version was left with by this same run, else the fresh one."""
+    made_by = Round.objects.filter(version=round_.base, run=round_.run).exists()
+    if not made_by or not round_.base.strategy_state:
+        return fresh
+    specs = [wire.spec_of(name, array) for name, array in fresh.items()]
+    return wire.open_tensors(blobs.path(round_.base.strategy_state), specs)
+
+
+def _split(flat: np.ndarray, specs: Sequence[wire.TensorSpec]) -> dict[str, np.ndarray]:
+    """The tensors whose concatenation `flat` is, as views."""
+    ends = np.cumsum([spec.size for spec in specs])
+    parts = zip(specs, np.split(flat, ends[:-1]), strict=True)
+    return {spec.name: part.reshape(spec.shape) for spec, part in parts}
+
+
+def _store(tensors: Any) -> blobs.Blob:
+    path = blobs.new_spool_file()
+    digest, _ = wire.dump(path, tensors)
+    return blobs.put_file(path, sha256=digest)
+
+
+# --- Evaluating and publishing ----------------------------------------------------------------
+
+
+def needs_keras(round_id: int) -> bool:
+    """Whether the round waits for a worker that can run its model."""
+    return (
+        Round.objects.filter(pk=round_id, phase=Phase.EVALUATING)
+        .exclude(run__model__evaluation_set="")
+        .exists()
+    )
+
+
+def evaluate(round_id: int) -> bool:
+    """Measure the candidate on the model's held-out set; publish it if the gate lets it. For
+    workers, and for those with Keras where the model has an evaluation set.
+
+    Returns:
+        True if there is more to do; False if another worker holds the round.
+    """
+    with _lease(round_id, Phase.EVALUATING) as lease:
+        if lease is None:
+            return False
+        round_ = Round.objects.select_related("run__model", "base", "version").get(pk=round_id)
+        measured = {}
+        if round_.run.model.evaluation_set:
+            from models_app import keras_bridge  # only here: TensorFlow is heavy
+
+            measured = keras_bridge.evaluate(round_.version)
+            if not round_.base.metrics:
+                registry.record_metrics(round_.base, keras_bridge.evaluate(round_.base))
+                round_.base.refresh_from_db()
+        return _publish(round_id, lease, measured, round_.base.metrics)
+
+
+def _publish(round_id: int, lease: str, measured: dict[str, Any], before: dict[str, Any]) -> bool:
+    with events.transaction() as journal:
+        round_ = _lock_round(round_id)
+        if round_.phase != Phase.EVALUATING or round_.lease != lease:
+            return False
+        version, run = round_.version, round_.run
+        registry.record_metrics(version, measured)
+        if refusal := gate(run.gate_metric, run.gate_tolerance, before, measured):
+            return _fail_round(round_, journal, "gate", refusal)
+        try:
+            registry.publish(version, reason=version.reason, expected_served=round_.base)
+        except StaleBase as error:
+            return _fail_round(round_, journal, "base_replaced", str(error))
+        now = clock.now()
+        moved = _move(
+            round_,
+            Phase.PUBLISHED,
+            journal,
+            changes={"ended_at": now, **_NO_LEASE},
+            metrics=measured,
+            seconds=(now - round_.opened_at).total_seconds(),
+        )
+        Run.objects.filter(pk=run.pk).update(failures=0)
+        _go_on(run, journal, measured)
+        return moved
+
+
+def gate(metric: str, tolerance: float, before: dict[str, Any], measured: dict[str, Any]) -> str:
+    """Why a candidate must not be served, or an empty string.
+
+    Args:
+        metric: The one compared, `loss` or another; empty to compare none.
+        tolerance: How much worse it may be, in the metric's own unit.
+        before: The base version's metrics.
+        measured: The candidate's.
+    """
+    for name, value in measured.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            return f"Expected finite metrics. Received: {name} = {value}"
+    if metric not in before or metric not in measured:
+        return ""
+    worse = before[metric] - measured[metric]
+    worse = -worse if _smaller_is_better(metric) else worse
+    if worse <= tolerance:
+        return ""
+    return (
+        f"Expected {metric} no more than {tolerance:g} worse than the base version's "
+        f"{before[metric]:.4f}. Received: {measured[metric]:.4f}"
+    )
+
+
+def _smaller_is_better(metric: str) -> bool:
+    return metric == "loss" or metric.endswith("error")
+
+
+# --- The run goes on --------------------------------------------------------------------------
+
+
+def _go_on(run: Run, journal: Journal, metrics: dict[str, Any]) -> None:
+    """After a published round: the next one, or the end."""
+    run.refresh_from_db()
+    published = run.rounds.filter(phase=Phase.PUBLISHED).count()
+    if published >= run.rounds_planned or _until_is_met(run, metrics):
+        now = clock.now()
+        moved = Run.objects.filter(pk=run.pk, state__in=(RunState.RUNNING, RunState.PAUSED))
+        if moved.update(state=RunState.COMPLETED, ended_at=now):
+            journal.record("run.completed", run=run.pk, model=run.model_id, rounds=published)
+    elif run.state == RunState.RUNNING:
+        _open_round(run, journal)
+
+
+def _until_is_met(run: Run, metrics: dict[str, Any]) -> bool:
+    value = metrics.get(run.until_metric)
+    if value is None or run.until_value is None:
+        return False
+    if _smaller_is_better(run.until_metric):
+        return bool(value <= run.until_value)
+    return bool(value >= run.until_value)
+
+
+def _fail_round(round_: Round, journal: Journal, code: str, reason: str) -> bool:
+    """End a round without a version; its run tries again, later and later, and then gives up."""
+    _end_assignments(round_, journal, "round_failed", f"The round failed: {reason}")
+    if round_.version is not None:
+        registry.reject(round_.version, reason=reason)
+    changes = {"code": code, "reason": reason, "ended_at": clock.now(), "deadline": None}
+    moved = _move(
+        round_, Phase.FAILED, journal, reason=reason, changes=changes | _NO_LEASE, code=code
+    )
+    run = round_.run
+    failures = run.failures + 1
+    if failures > run.retries:
+        sentence = f"{failures} rounds failed in a row, the last one because: {reason}"
+        Run.objects.filter(pk=run.pk, state__in=(RunState.RUNNING, RunState.PAUSED)).update(
+            state=RunState.FAILED, reason=sentence, failures=failures, ended_at=clock.now()
+        )
+        journal.record("run.failed", run=run.pk, model=run.model_id, reason=sentence)
+    else:
+        pause = min(run.retry_seconds * 2 ** (failures - 1), MAX_BACK_OFF)
+        Run.objects.filter(pk=run.pk).update(
+            failures=failures, next_round_at=clock.now() + timedelta(seconds=pause)
+        )
+        journal.record("run.retrying", run=run.pk, failures=failures, seconds=pause)
+    return moved
+
+
+def _end_assignments(round_: Round, journal: Journal, code: str, reason: str) -> None:
+    ended = {"code": code, "reason": reason}
+    _move_assignments(
+        round_.assignments.filter(state__in=Assignment.OPEN), Place.LATE, journal, **ended
+    )
+    _move_assignments(
+        round_.assignments.filter(state=Place.UPLOADED), Place.REJECTED, journal, **ended
+    )
+
+
+def advance(run_id: int) -> bool:
+    """Open the next round of a running run that has none and is not backing off.
+
+    Returns:
+        True if a round was opened.
+    """
+    with events.transaction() as journal:
+        run = _lock_run(run_id)
+        idle = not run.rounds.filter(phase__in=Round.ACTIVE).exists()
+        waiting = run.next_round_at is not None and run.next_round_at > clock.now()
+        if run.state != RunState.RUNNING or not idle or waiting:
+            return False
+        _open_round(run, journal)
+        return True
+
+
+# --- What operators may do --------------------------------------------------------------------
+
+
+def pause_run(run_id: int, *, actor: str = "", reason: str = "") -> Run:
+    """Let the current round finish, and open no other. Raises IllegalMove."""
+    with events.transaction() as journal:
+        run = _lock_run(run_id)
+        return _move_run(run, RunState.PAUSED, journal, "run.paused", actor, reason)
+
+
+def resume_run(run_id: int, *, actor: str = "", reason: str = "") -> Run:
+    """Go on after a pause. Raises IllegalMove."""
+    with events.transaction() as journal:
+        run = _lock_run(run_id)
+        if run.state != RunState.PAUSED:
+            raise _illegal("a paused run", run.state)
+        _move_run(run, RunState.RUNNING, journal, "run.resumed", actor, reason)
+        if not run.rounds.filter(phase__in=Round.ACTIVE).exists():
+            _open_round(run, journal)
+        return run
+
+
+def stop_run(run_id: int, *, actor: str = "", reason: str = "") -> Run:
+    """End a run at once; its round is cancelled. Raises IllegalMove."""
+    with events.transaction() as journal:
+        run = _lock_run(run_id)
+        _move_run(run, RunState.STOPPED, journal, "run.stopped", actor, reason)
+        for active in run.rounds.filter(phase__in=Round.ACTIVE):
+            _cancel(_lock_round(active.pk), journal, actor, reason or "The run was stopped.")
+        return run
+
+
+def cancel_round(round_id: int, *, actor: str = "", reason: str = "") -> Round:
+    """Abandon a round; a running run opens its next one at once. Raises IllegalMove."""
+    with events.transaction() as journal:
+        round_ = _lock_round(round_id)
+        if round_.phase not in Round.ACTIVE:
+            raise _illegal("an active round", round_.phase)
+        _cancel(round_, journal, actor, reason or "An operator cancelled the round.")
+        if round_.run.state == RunState.RUNNING:
+            _open_round(round_.run, journal)
+        return round_
+
+
+def _cancel(round_: Round, journal: Journal, actor: str, reason: str) -> None:
+    _end_assignments(round_, journal, "round_cancelled", f"The round was cancelled: {reason}")
+    if round_.version is not None:
+        registry.reject(round_.version, reason=reason)
+    changes = {"code": "cancelled", "reason": reason, "ended_at": clock.now(), "deadline": None}
+    _move(round_, Phase.CANCELLED, journal, actor=actor, reason=reason, changes=changes | _NO_LEASE)
+
+
+# --- What keeps everything going --------------------------------------------------------------
+
+
+def step(round_id: int) -> bool:
+    """Do what the round's phase asks for now.
+
+    Returns:
+        True if there is more to do here at once. Evaluation with Keras is left to a worker that
+        has it: see `needs_keras`.
+    """
+    round_ = Round.objects.select_related("run").get(pk=round_id)
+    if round_.phase == Phase.SELECTING:
+        return _finish_selecting(round_)
+    if round_.phase == Phase.TRAINING:
+        return _finish_training(round_)
+    if round_.phase == Phase.AGGREGATING:
+        return aggregate(round_id)
+    if round_.phase == Phase.EVALUATING and not needs_keras(round_id):
+        return evaluate(round_id)
+    return False
+
+
+def due() -> tuple[list[int], list[int]]:
+    """What the beat has to look after.
+
+    Returns:
+        Ids of active rounds that no worker holds, and of running runs without an active round.
+    """
+    now = clock.now()
+    free = Q(lease="") | Q(lease_expires_at__lt=now)
+    rounds = Round.objects.filter(free, phase__in=Round.ACTIVE)
+    idle = Run.objects.filter(
+        Q(next_round_at=None) | Q(next_round_at__lte=now), state=RunState.RUNNING
+    ).exclude(rounds__phase__in=Round.ACTIVE)
+    return list(rounds.values_list("pk", flat=True)), list(idle.values_list("pk", flat=True))
+
+
+# --- The small tools of this file ---------------------------------------------------------------
+
+_NO_LEASE = {"lease": "", "lease_expires_at": None, "attempts": 0}
+
+
+class Unusable(Exception):
+    """Work that would end the same way each time: the round fails at once."""
+
+
+@contextmanager
+def _lease(round_id: int, phase: str) -> Iterator[str | None]:
+    """Hold a round while working on it outside the transaction.
+
+    Yields:
+        The lease, renewed in the background; None if another worker holds the round.
+    """
+    token = secrets.token_hex(16)
+    if not _take_lease(round_id, phase, token):
+        yield None
+        return
+    stop = threading.Event()
+    renewal = threading.Thread(target=_renew_lease, args=(round_id, token, stop), daemon=True)
+    renewal.start()
+    try:
+        yield token
+    except Exception as error:
+        logger.exception("Round %d: %s did not succeed", round_id, phase)
+        _let_go(round_id, token, error)
+    finally:
+        stop.set()
+        renewal.join()
+
+
+def _take_lease(round_id: int, phase: str, token: str) -> bool:
+    now = clock.now()
+    free = Q(lease="") | Q(lease_expires_at__lt=now)
+    taken = Round.objects.filter(free, pk=round_id, phase=phase, attempts__lt=MAX_ATTEMPTS).update(
+        lease=token,
+        lease_expires_at=now + timedelta(seconds=settings.LEASE_SECONDS),
+        attempts=F("attempts") + 1,
+    )
+    if not taken:
+        _give_up_on(round_id, phase)
+    return bool(taken)
+
+
+def _give_up_on(round_id: int, phase: str) -> None:
+    """Fail a round that has been tried too often, and that no worker holds now."""
+    with events.transaction() as journal:
+        round_ = _lock_round(round_id)
+        held = round_.lease and (round_.lease_expires_at or clock.now()) >= clock.now()
+        if round_.phase == phase and round_.attempts >= MAX_ATTEMPTS and not held:
+            why = round_.reason or "every worker that tried was lost"
+            reason = f"{phase} was tried {round_.attempts} times: {why}"
+            _fail_round(round_, journal, f"{phase}_failed", reason)
+
+
+def _renew_lease(round_id: int, token: str, stop: threading.Event) -> None:
+    try:
+        while not stop.wait(settings.LEASE_SECONDS / 3):
+            expires = clock.now() + timedelta(seconds=settings.LEASE_SECONDS)
+            Round.objects.filter(pk=round_id, lease=token).update(lease_expires_at=expires)
+    except Exception:
+        # Without renewal the lease runs out, and another worker takes over: that is the design.
+        logger.exception("Round %d: the lease was not renewed", round_id)
+    finally:
+        connection.close()
+
+
+def _let_go(round_id: int, token: str, error: Exception) -> None:
+    """Give a lease back after an error: others may try, or the round fails now."""
+    with events.transaction() as journal:
+        round_ = _lock_round(round_id)
+        if round_.lease != token:
+            return
+        if isinstance(error, Unusable):
+            _fail_round(round_, journal, f"{round_.phase}_failed", str(error))
+            return
+        Round.objects.filter(pk=round_id).update(
+            lease="", lease_expires_at=None, reason=f"{type(error).__name__}: {error}"
+        )
+
+
+def _lock_run(run_id: int) -> Run:
+    return Run.objects.select_for_update().get(pk=run_id)
+
+
+def _lock_round(round_id: int) -> Round:
+    """The round, locked after its run: the one order in which locks are taken."""
+    run = Run.objects.select_for_update().get(rounds=round_id)
+    round_ = Round.objects.select_for_update().get(pk=round_id)
+    round_.run = run
+    return round_
+
+
+def _is_past(round_: Round) -> bool:
+    return round_.deadline is not None and round_.deadline <= clock.now()
+
+
+def _move(
+    round_: Round,
+    to: str,
+    journal: Journal,
+    *,
+    actor: str = "",
+    reason: str = "",
+    changes: dict[str, Any],
+    **data: Any,
+) -> bool:
+    """One legal move of a round: conditional UPDATE, then its line. False: someone was faster."""
+    if to not in ROUND_MOVES[round_.phase]:
+        raise _illegal(f"a round that may become {to}", round_.phase)
+    moved = Round.objects.filter(pk=round_.pk, phase=round_.phase).update(phase=to, **changes)
+    if moved:
+        round_.phase = to
+        journal.record(
+            f"round.{to}",
+            actor=actor,
+            reason=reason,
+            run=round_.run_id,
+            round=round_.pk,
+            model=round_.run.model_id,
+            number=round_.number,
+            **data,
+        )
+    return bool(moved)
+
+
+def _move_run(
+    run: Run,
+    to: str,
+    journal: Journal,
+    kind: str,
+    actor: str,
+    reason: str,
+    *,
+    only_draft: bool = False,
+) -> Run:
+    legal = to in RUN_MOVES[run.state] and (run.state == RunState.DRAFT or not only_draft)
+    now = clock.now()
+    times = {"started_at": now} if only_draft else {}
+    if to == RunState.STOPPED:
+        times = {"ended_at": now}
+    moved = legal and Run.objects.filter(pk=run.pk, state=run.state).update(
+        state=to, reason=reason, **times
+    )
+    if not moved:
+        raise _illegal(f"a run that may become {to}", run.state)
+    run.refresh_from_db()
+    journal.record(kind, actor=actor, reason=reason, run=run.pk, model=run.model_id)
+    return run
+
+
+def _move_assignments(
+    assignments: QuerySet[Assignment],
+    to: str,
+    journal: Journal,
+    *,
+    actor: str = "",
+    data: dict[str, Any] | None = None,
+    **changes: Any,
+) -> int:
+    """Move all that the query finds and that may move so; how many did. The round is locked."""
+    legal = [state for state, ways in ASSIGNMENT_MOVES.items() if to in ways]
+    found = list(
+        assignments.filter(state__in=legal)
+        .select_related("participant", "round")
+        .order_by("participant_id")
+    )
+    if to not in (Place.TRAINING, Place.UPLOADED):
+        changes["ended_at"] = clock.now()
+    moved = Assignment.objects.filter(pk__in=[one.pk for one in found], state__in=legal).update(
+        state=to, **changes
+    )
+    data = (data or {}) | (
+        {"code": changes["code"]} if to in (Place.FAILED, Place.REJECTED) else {}
+    )
+    for one in found:
+        journal.record(
+            f"assignment.{to}",
+            actor=actor,
+            reason=changes.get("reason", ""),
+            **_subjects(one, one.round),
+            name=one.participant.name,
+            **data,
+        )
+    return moved
+
+
+def _subjects(assignment: Assignment, round_: Round) -> dict[str, int]:
+    return {
+        "run": round_.run_id,
+        "round": round_.pk,
+        "assignment": assignment.pk,
+        "participant": assignment.participant_id,
+    }
+
+
+def _illegal(expected: str, received: str) -> IllegalMove:
+    return IllegalMove(f"Expected {expected}. Received: {received}")

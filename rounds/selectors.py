@@ -1,0 +1,110 @@
+"""Every read of the room: named here, so that doors and pages ask the same questions."""
+
+from typing import Any
+
+from django.db.models import Count, Max, Q, QuerySet, Sum
+
+from models_app.models import ModelVersion
+from rounds.models import Assignment, JoinCode, Participant, Round, Run
+
+Place = Assignment.State
+
+
+def may_download(participant: Participant, sha256: str) -> bool:
+    """Whether a blob belongs to a version of a model that the participant may see.
+
+    Only versions' weights are ever given out: not updates, not evaluation sets.
+    """
+    versions = ModelVersion.objects.filter(Q(weights=sha256) | Q(fixed=sha256))
+    if participant.model_id is not None:
+        versions = versions.filter(model=participant.model_id)
+    return versions.exists()
+
+
+def runs() -> QuerySet[Run]:
+    """Runs, newest first, with how many of their rounds were published."""
+    return (
+        Run.objects.select_related("model", "created_by")
+        .annotate(published=Count("rounds", filter=Q(rounds__phase=Round.Phase.PUBLISHED)))
+        .order_by("-id")
+    )
+
+
+def rounds() -> QuerySet[Round]:
+    """Rounds, newest first, with the counts of their assignments."""
+    states = {state: Count("assignments", filter=Q(assignments__state=state)) for state in Place}
+    return (
+        Round.objects.select_related("run__model", "base", "version")
+        .annotate(
+            invited_count=Count("assignments"),
+            **{f"{state}_count": count for state, count in states.items() if state != "invited"},
+            samples=Sum(
+                "assignments__update__samples", filter=Q(assignments__state=Place.ACCEPTED)
+            ),
+            last_update_at=Max("assignments__uploaded_at"),
+        )
+        .order_by("-id")
+    )
+
+
+def assignments() -> QuerySet[Assignment]:
+    """Assignments with what people want to see of them, newest first."""
+    return Assignment.objects.select_related("participant", "round__run", "update").order_by("-id")
+
+
+def participants() -> QuerySet[Participant]:
+    """Participants by name, with how often they took part."""
+    return (
+        Participant.objects.select_related("model", "join_code")
+        .annotate(
+            invited_count=Count("assignments"),
+            accepted_count=Count("assignments", filter=Q(assignments__state=Place.ACCEPTED)),
+        )
+        .order_by("name", "id")
+    )
+
+
+def join_codes() -> QuerySet[JoinCode]:
+    """Join codes, newest first."""
+    return JoinCode.objects.select_related("model", "created_by").order_by("-id")
+
+
+def run_report(run: Run) -> list[dict[str, Any]]:
+    """What became of each round of a run, in order.
+
+    Returns:
+        For each round its number, state, version, accepted and rejected updates, samples,
+        accuracy and loss on the held-out set, seconds, and overhead_seconds: the time from the
+        last update to the new version being offered.
+    """
+    found = rounds().filter(run=run).order_by("number")
+    return [round_line(one) for one in found]
+
+
+def round_line(one: Any) -> dict[str, Any]:
+    """One round of `rounds()` in the words of `run_report`."""
+    metrics = one.version.metrics if one.version else {}
+    published = one.phase == Round.Phase.PUBLISHED
+    overhead = seconds = None
+    if one.ended_at:
+        seconds = (one.ended_at - one.opened_at).total_seconds()
+    if published and one.last_update_at:
+        overhead = (one.ended_at - one.last_update_at).total_seconds()
+    return {
+        "number": one.number,
+        "state": one.phase,
+        "version": one.version.number if one.version else None,
+        "accepted": one.accepted_count,
+        "rejected": one.rejected_count + one.quarantined_count,
+        "samples": one.samples or 0,
+        "accuracy": metrics.get("accuracy"),
+        "loss": metrics.get("loss"),
+        "seconds": seconds,
+        "overhead_seconds": overhead,
+    }
+
+
+def active_rounds() -> QuerySet[Round]:
+    """Rounds that are neither published nor failed nor cancelled, oldest first."""
+    return rounds().filter(phase__in=Round.ACTIVE).order_by("id")
+

@@ -1,0 +1,53 @@
+"""Celery's doors: an id in, one verb. Losing any of these messages costs seconds, never a round."""
+
+import logging
+
+from celery import shared_task
+from django.conf import settings
+from kombu.exceptions import OperationalError
+
+from models_app import blobs
+from rounds import enrolment, intake, lifecycle
+
+logger = logging.getLogger(__name__)
+
+
+@shared_task
+def step(round_id: int) -> None:
+    """Carry a round as far as it goes now."""
+    while lifecycle.step(round_id):
+        pass
+    if lifecycle.needs_keras(round_id):
+        evaluate.delay(round_id)
+
+
+@shared_task
+def evaluate(round_id: int) -> None:
+    """Measure and publish; on the queue of the workers that have Keras."""
+    lifecycle.evaluate(round_id)
+
+
+@shared_task
+def sweep() -> None:
+    """The beat: look after whatever is due, however its message was lost."""
+    rounds, runs = lifecycle.due()
+    for run_id in runs:
+        lifecycle.advance(run_id)
+    for round_id in rounds:
+        step.run(round_id)
+
+
+@shared_task
+def tidy() -> None:
+    """Delete what nobody needs any more."""
+    enrolment.tidy_tokens()
+    blobs.sweep_spool()
+    intake.delete_bytes(settings.KEEP_UPDATES_DAYS)
+
+
+def ring(round_id: int) -> None:
+    """Ask for a step, after commit. If the broker is away, the beat will do it."""
+    try:
+        step.delay_on_commit(round_id)
+    except OperationalError as error:
+        logger.warning("Round %d waits for the beat: %s", round_id, error)
