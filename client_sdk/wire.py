@@ -110,6 +110,11 @@ class TensorSpec:
     shape: tuple[int, ...]
     dtype: str = "F32"
 
+    @classmethod
+    def of(cls, name: str, array: np.ndarray) -> TensorSpec:
+        """The spec of an array that is at hand. Raises WireError for a dtype without a code."""
+        return cls(name, array.shape, _dtype_code(name, array))
+
     @property
     def size(self) -> int:
         """Number of elements."""

@@ -20,7 +20,8 @@ from typing import Any
 
 import redis
 from django.conf import settings
-from django.db import connection, transaction as database
+from django.db import connection
+from django.db import transaction as database
 from django.db.models import QuerySet
 
 from journal.models import Event

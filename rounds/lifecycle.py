@@ -707,7 +707,7 @@ def _strategy_state(round_: Round, fresh: aggregation.State) -> aggregation.Stat
     made_by = Round.objects.filter(version=round_.base, run=round_.run).exists()
     if not made_by or not round_.base.strategy_state:
         return fresh
-    specs = [wire.spec_of(name, array) for name, array in fresh.items()]
+    specs = [wire.TensorSpec.of(name, array) for name, array in fresh.items()]
     return wire.open_tensors(blobs.path(round_.base.strategy_state), specs)
 
 

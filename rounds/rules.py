@@ -58,8 +58,8 @@ def check(run: Run) -> None:
     run.hyperparameters = hyperparameters(run.hyperparameters)
     try:
         aggregation.build(run.strategy, run.strategy_options)
-    except ValueError as error:
-        raise RulesInvalid(str(error), field="strategy") from error
+    except aggregation.OptionError as error:
+        raise RulesInvalid(error.detail, field=error.field) from error
     _whole("rounds_planned", run.rounds_planned, 1, 1_000_000)
     _whole("cohort_min", run.cohort_min, 1, 1_000_000)
     _whole("quorum", run.quorum, 1, 1_000_000)

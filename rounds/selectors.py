@@ -4,7 +4,7 @@ from typing import Any
 
 from django.db.models import Count, Max, Q, QuerySet, Sum
 
-from models_app.models import ModelVersion
+from models_app import selectors as registry
 from rounds.models import Assignment, JoinCode, Participant, Round, Run
 
 Place = Assignment.State
@@ -15,10 +15,8 @@ def may_download(participant: Participant, sha256: str) -> bool:
 
     Only versions' weights are ever given out: not updates, not evaluation sets.
     """
-    versions = ModelVersion.objects.filter(Q(weights=sha256) | Q(fixed=sha256))
-    if participant.model_id is not None:
-        versions = versions.filter(model=participant.model_id)
-    return versions.exists()
+    slug = participant.model.slug if participant.model else None
+    return registry.is_version_blob(sha256, slug)
 
 
 def runs() -> QuerySet[Run]:
@@ -107,4 +105,3 @@ def round_line(one: Any) -> dict[str, Any]:
 def active_rounds() -> QuerySet[Round]:
     """Rounds that are neither published nor failed nor cancelled, oldest first."""
     return rounds().filter(phase__in=Round.ACTIVE).order_by("id")
-
