@@ -1,0 +1,1 @@
+"""Ratios against peers and limits: each module runs with `python -m benchmarks.<name>`."""

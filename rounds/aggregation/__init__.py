@@ -1,0 +1,71 @@
+"""How updates become the next version: arrays in, arrays out, and nothing of the house.
+
+A strategy is asked for by its name. Importing this package is cheap: the kernels, and with them
+numba, are loaded by the first fold, so that a web process may name strategies and check their
+options. Compiled kernels are kept in `NUMBA_CACHE_DIR`, else beside the source if that can be
+written to, else in the user's cache directory.
+"""
+
+from collections.abc import Mapping
+from inspect import signature
+from typing import Any
+
+from rounds.aggregation.contract import (
+    Contribution,
+    OptionError,
+    Result,
+    State,
+    Strategy,
+    apply_delta,
+)
+from rounds.aggregation.fedavg import FedAvg
+
+__all__ = [
+    "Contribution",
+    "FedAvg",
+    "OptionError",
+    "Result",
+    "State",
+    "Strategy",
+    "apply_delta",
+    "build",
+    "names",
+]
+
+_STRATEGIES: dict[str, type[FedAvg]] = {"fedavg": FedAvg}
+
+
+def names() -> list[str]:
+    """Returns the names that `build` knows, in alphabetical order."""
+    return sorted(_STRATEGIES)
+
+
+def build(
+    name: str, options: Mapping[str, Any] | None = None, *, threads: int | None = None
+) -> Strategy:
+    """Makes the strategy of that name.
+
+    Args:
+        name: one of `names()`.
+        options: what a run sets of the strategy, by name; `None` and empty mean its defaults.
+        threads: how many threads fold; one per processor by default. It never changes a bit of
+            the result, which is why it is no option of a run.
+
+    Returns:
+        A strategy, immutable and free to be shared between threads.
+
+    Raises:
+        OptionError: the name or one of the options is unknown, or an option's value makes no
+            sense; its `field` is `strategy` or `strategy_options.<option>`.
+    """
+    if name not in _STRATEGIES:
+        raise OptionError("strategy", f"Expected one of {names()}. Received: {name!r}")
+    strategy, given = _STRATEGIES[name], options or {}
+    known = sorted(signature(strategy).parameters.keys() - {"threads"})
+    for option in given:
+        if option not in known:
+            raise OptionError(
+                f"strategy_options.{option}",
+                f"Expected options of {name} to be among {known}. Received: {option!r}",
+            )
+    return strategy(**given, threads=threads)

@@ -1,0 +1,156 @@
+"""What a strategy is, what it is given and what it gives back."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from types import MappingProxyType
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+State = Mapping[str, NDArray[np.generic]]
+"""What a strategy remembers from one version to the next, as named arrays; never changed."""
+
+NO_STATE: State = MappingProxyType({})
+
+
+class OptionError(ValueError):
+    """A strategy or an option of one that cannot be had.
+
+    Args:
+        field: where the fault lies: `strategy` or `strategy_options.<option>`.
+        detail: what was expected, and what was received.
+    """
+
+    def __init__(self, field: str, detail: str) -> None:
+        super().__init__(f"{field}: {detail}")
+        self.field = field
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Contribution:
+    """One participant's update to one round.
+
+    Args:
+        values: the delta, new minus base weights, shape (n,), float32, contiguous; a memory map
+            as well as an array. It is only read.
+        samples: how many samples it was trained on; its weight in a mean.
+        key: the assignment's id. Sums run in the order of keys, whatever order contributions
+            are given in.
+    """
+
+    values: NDArray[np.float32]
+    samples: int
+    key: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Result:
+    """What a strategy made of a round.
+
+    Args:
+        state: what to hand to the next round's `apply`.
+        delta: what to add to the base weights, shape (n,), float32 (see `apply_delta`).
+        diagnostics: at least `participants`, `samples` and `delta_norm` (L2 norm of `delta`).
+    """
+
+    state: State
+    delta: NDArray[np.float32]
+    diagnostics: dict[str, float]
+
+
+class Strategy(Protocol):
+    """A pair of functions on immutable state; the same inputs give the same bytes."""
+
+    def init(self, weights: NDArray[np.float32]) -> State:
+        """Returns the state before the first round of a model with these weights, shape (n,)."""
+
+    def apply(self, state: State, contributions: Sequence[Contribution]) -> Result:
+        """Folds one round's contributions.
+
+        Args:
+            state: what `init` or the previous round's `apply` returned.
+            contributions: at least one, all of one length n, in any order.
+
+        Returns:
+            The next state, the delta and the diagnostics.
+
+        Raises:
+            ValueError: the contributions cannot be folded (see `in_order`), or what comes out
+                is not finite.
+        """
+
+
+def in_order(contributions: Sequence[Contribution]) -> list[Contribution]:
+    """Checks the contributions of a round and brings them into the order in which they are summed.
+
+    Args:
+        contributions: in any order.
+
+    Returns:
+        The same, by ascending key.
+
+    Raises:
+        ValueError: there are none, two share a key, a sample count is negative or all are zero,
+            or values are anything but contiguous float32 of one common length.
+    """
+    if not contributions:
+        raise ValueError("Expected at least one contribution. Received: none")
+    ordered = sorted(contributions, key=lambda one: one.key)
+    for one, following in pairwise(ordered):
+        if one.key == following.key:
+            raise ValueError(f"Expected each key once. Received: {one.key} twice")
+    for one in ordered:
+        _check(one, length=ordered[0].values.size)
+    if not any(one.samples for one in ordered):
+        raise ValueError("Expected at least one sample in all. Received: 0")
+    return ordered
+
+
+def _check(one: Contribution, *, length: int) -> None:
+    values = one.values
+    if values.dtype != np.float32 or values.shape != (length,):
+        raise ValueError(
+            f"Expected float32 values of shape ({length},) from contribution {one.key}. "
+            f"Received: {values.dtype} of shape {values.shape}"
+        )
+    if not (values.flags.c_contiguous and values.flags.aligned):
+        raise ValueError(
+            f"Expected contiguous, aligned values from contribution {one.key}. "
+            f"Received: strides {values.strides}, aligned {values.flags.aligned}"
+        )
+    if one.samples < 0:
+        raise ValueError(
+            f"Expected a count of samples from contribution {one.key}. Received: {one.samples}"
+        )
+
+
+def apply_delta(
+    base: NDArray[np.float32], delta: NDArray[np.float32], out: NDArray[np.float32]
+) -> None:
+    """Writes the next weights: `out = float32(float64(base) + float64(delta))`.
+
+    Args:
+        base: the weights of the base version, shape (n,), float32.
+        delta: a result's delta, shape (n,), float32.
+        out: where the sum goes, shape (n,), float32; `base` itself if it may be overwritten.
+
+    Raises:
+        ValueError: shapes or dtypes differ, or a sum is not finite (what `out` then holds is of
+            no use).
+    """
+    for name, array in (("base", base), ("delta", delta), ("out", out)):
+        if array.dtype != np.float32 or array.shape != (delta.size,):
+            raise ValueError(
+                f"Expected {name} to be float32 of shape ({delta.size},). "
+                f"Received: {array.dtype} of shape {array.shape}"
+            )
+    # A float32 sum is the float64 sum rounded once more: 53 bits are enough for 2 * 24 + 2
+    # (Figueroa 1995, When is double rounding innocuous?), so nothing is gained by widening.
+    with np.errstate(over="raise", invalid="raise"):
+        try:
+            np.add(base, delta, out=out)
+        except FloatingPointError as fault:
+            raise ValueError(f"Expected finite sums of base and delta. Received: {fault}") from None

@@ -1,0 +1,56 @@
+"""Federated averaging.
+
+McMahan, Moore, Ramage, Hampson and Agüera y Arcas 2017, *Communication-Efficient Learning of Deep
+Networks from Decentralized Data*, arXiv 1602.05629, algorithm 1, written for deltas: with n_k the
+samples of participant k and Δ_k its new minus the base weights,
+
+    w ← w + Σ n_k Δ_k / Σ n_k
+
+which is the paper's w ← Σ n_k w_k / n, since every w_k = w + Δ_k.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rounds.aggregation.contract import NO_STATE, Contribution, Result, State, in_order
+
+
+@dataclass(frozen=True, slots=True)
+class FedAvg:
+    """The mean of the updates, weighted by samples; it remembers nothing.
+
+    Args:
+        threads: how many threads fold; one per processor by default. The result is the same.
+
+    Example:
+        >>> zeros, ones = np.zeros(2, np.float32), np.ones(2, np.float32)
+        >>> updates = [Contribution(zeros, samples=100, key=1), Contribution(ones, 900, key=2)]
+        >>> FedAvg().apply({}, updates).delta
+        array([0.9, 0.9], dtype=float32)
+    """
+
+    threads: int | None = None
+
+    def init(self, weights: NDArray[np.float32]) -> State:
+        return NO_STATE
+
+    def apply(self, state: State, contributions: Sequence[Contribution]) -> Result:
+        # Not at the top: compiling and loading kernels is for those who fold.
+        from rounds.aggregation import walk
+
+        ordered = in_order(contributions)
+        samples = [one.samples for one in ordered]
+        updates = [one.values for one in ordered]
+        delta, norm = walk.weighted_mean(updates, samples, threads=self.threads)
+        return Result(
+            state=state,
+            delta=delta,
+            diagnostics={
+                "participants": float(len(ordered)),
+                "samples": float(sum(samples)),
+                "delta_norm": norm,
+            },
+        )

@@ -1,0 +1,155 @@
+"""What every strategy must do, whatever it makes of the updates."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import ArrayLike, NDArray
+
+from rounds.aggregation import Contribution, Result, Strategy
+from rounds.aggregation.walk import BLOCK
+
+SIZES = [1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 7]
+
+
+def update(values: ArrayLike, *, samples: int, key: int) -> Contribution:
+    return Contribution(np.array(values, np.float32), samples, key)
+
+
+def cohort(size: int, *, count: int = 7) -> list[Contribution]:
+    """Updates of many magnitudes, so that another order of summation gives other sums."""
+    random = np.random.default_rng(size)
+    scales = 10.0 ** random.integers(-12, 12, size=(count, size))
+    rows = (random.standard_normal((count, size)) * scales).astype(np.float32)
+    return [Contribution(row, samples=11 + 7 * key, key=key) for key, row in enumerate(rows)]
+
+
+def on_disk(folder: Path, contributions: Sequence[Contribution]) -> list[Contribution]:
+    """The same updates as read-only maps of files, beginning where a header would end."""
+    mapped = []
+    for one in contributions:
+        path = folder / f"{one.key}.update"
+        path.write_bytes(bytes(64) + one.values.tobytes())
+        values = np.memmap(path, np.float32, mode="r", offset=64)
+        mapped.append(Contribution(values, one.samples, one.key))
+    return mapped
+
+
+def same(one: Result, other: Result) -> bool:
+    """To the last bit, state and diagnostics included."""
+    return (
+        one.delta.tobytes() == other.delta.tobytes()
+        and one.diagnostics == other.diagnostics
+        and one.state.keys() == other.state.keys()
+        and all(one.state[key].tobytes() == other.state[key].tobytes() for key in one.state)
+    )
+
+
+class StrategyContract:
+    """Inherit, say how the strategy is made, and pass."""
+
+    def strategy(self, *, threads: int | None = None) -> Strategy:
+        raise NotImplementedError
+
+    def fold(self, contributions: Sequence[Contribution], *, threads: int | None = None) -> Result:
+        strategy = self.strategy(threads=threads)
+        size = contributions[0].values.size if contributions else 1
+        state = strategy.init(np.zeros(size, np.float32))
+        return strategy.apply(state, contributions)
+
+    @pytest.mark.parametrize("size", SIZES)
+    def test_one_participant_returns_its_own_update(self, size: int) -> None:
+        (alice,) = cohort(size, count=1)
+        assert self.fold([alice]).delta.tobytes() == alice.values.tobytes()
+
+    @pytest.mark.parametrize("size", SIZES)
+    @pytest.mark.parametrize("constant", [0.1, -3.5e-30, 7.7e30])
+    def test_constant_updates_give_the_constant(self, size: int, constant: float) -> None:
+        values = np.full(size, constant, np.float32)
+        given = [Contribution(values, samples, key) for key, samples in enumerate([3, 1, 10**9])]
+        assert self.fold(given).delta.tobytes() == values.tobytes()
+
+    @pytest.mark.parametrize("size", SIZES)
+    @pytest.mark.parametrize("threads", [1, 3, 8])
+    def test_any_number_of_threads_gives_the_same_bits(self, size: int, threads: int) -> None:
+        given = cohort(size)
+        assert same(self.fold(given, threads=threads), self.fold(given, threads=2))
+
+    def test_the_order_is_that_of_the_keys_whoever_comes_first(self) -> None:
+        given = cohort(500)
+        assert same(self.fold(given[::-1]), self.fold(given))
+        assert same(self.fold([*given[3:], *given[:3]]), self.fold(given))
+
+    @pytest.mark.parametrize("size", SIZES)
+    def test_a_memory_map_is_as_good_as_an_array(self, size: int, tmp_path: Path) -> None:
+        given = cohort(size)
+        assert same(self.fold(on_disk(tmp_path, given)), self.fold(given))
+
+    def test_updates_are_only_read(self) -> None:
+        given = cohort(BLOCK + 1)
+        before = [one.values.tobytes() for one in given]
+        for one in given:
+            one.values.setflags(write=False)
+        delta = self.fold(given).delta
+        assert [one.values.tobytes() for one in given] == before
+        assert not any(np.shares_memory(delta, one.values) for one in given)
+
+    def test_state_is_not_written_either(self) -> None:
+        strategy, given = self.strategy(), cohort(50)
+        state = strategy.init(np.ones(50, np.float32))
+        before = {name: array.tobytes() for name, array in state.items()}
+        first = strategy.apply(state, given)
+        assert {name: array.tobytes() for name, array in state.items()} == before
+        assert same(strategy.apply(state, given), first)
+
+    def test_nobody_is_an_error(self) -> None:
+        with pytest.raises(ValueError, match=r"at least one contribution\. Received: none"):
+            self.fold([])
+
+    def test_no_samples_at_all_are_an_error(self) -> None:
+        alice, bob = update([1.0], samples=0, key=1), update([2.0], samples=0, key=2)
+        with pytest.raises(ValueError, match=r"at least one sample in all\. Received: 0"):
+            self.fold([alice, bob])
+
+    def test_fewer_than_no_samples_are_an_error(self) -> None:
+        alice, bob = update([1.0], samples=9, key=1), update([2.0], samples=-1, key=2)
+        with pytest.raises(ValueError, match=r"samples from contribution 2\. Received: -1"):
+            self.fold([alice, bob])
+
+    def test_nobody_counts_twice(self) -> None:
+        alice = update([1.0], samples=9, key=4)
+        with pytest.raises(ValueError, match=r"each key once\. Received: 4 twice"):
+            self.fold([alice, alice])
+
+    @pytest.mark.parametrize(
+        "values",
+        [
+            np.zeros(3, np.float32),
+            np.zeros((2, 1), np.float32),
+            np.zeros(2, np.float64),
+            np.zeros(2, np.int32),
+            np.zeros(2, ">f4"),
+            np.zeros(4, np.float32)[::2],
+            np.frombuffer(bytes(9), np.float32, count=2, offset=1),
+        ],
+        ids=["longer", "table", "float64", "integers", "big-endian", "strided", "misaligned"],
+    )
+    def test_an_update_of_another_make_is_an_error(self, values: NDArray[np.float32]) -> None:
+        alice, bob = update([1.0, 2.0], samples=1, key=1), Contribution(values, 1, key=2)
+        with pytest.raises(ValueError, match=r"from contribution 2\. Received: "):
+            self.fold([alice, bob])
+
+    @pytest.mark.parametrize("poison", [math.nan, math.inf, -math.inf])
+    def test_a_result_that_is_not_finite_is_an_error(self, poison: float) -> None:
+        alice, bob = cohort(BLOCK + 1, count=2)
+        bob.values[-1] = poison
+        with pytest.raises(ValueError, match="finite"):
+            self.fold([alice, bob])
+
+    def test_the_diagnostics_say_who_took_part_and_how_far_it_went(self) -> None:
+        alice, bob = update([3.0, 4.0], samples=2, key=1), update([3.0, 4.0], samples=5, key=2)
+        diagnostics = self.fold([alice, bob]).diagnostics
+        expected = {"participants": 2.0, "samples": 7.0, "delta_norm": 5.0}
+        assert expected.items() <= diagnostics.items()
