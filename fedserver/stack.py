@@ -105,23 +105,32 @@ def programs(door: Door, *, web: int = 1, workers: int = 2) -> list[Program]:
         web: number of web processes.
         workers: number of processes that fold updates.
     """
-    home = settings.FEDSERVER_HOME
-    environment = {"FEDSERVER_HOME": str(home), "PYTHONPATH": _import_path()}
-    broker = []
-    if not os.environ.get("REDIS_URL"):
-        broker = [valkey.program(home)]
-        environment["REDIS_URL"] = valkey.url(home)
+    shared = environment()
+    broker = [] if _broker_given() else [valkey.program(settings.FEDSERVER_HOME)]
     names = ["web"] if web == 1 else [f"web-{number}" for number in range(1, web + 1)]
     return [
         *broker,
-        *(_web(name, door, environment) for name in names),
-        _celery("steps", environment, "--pool", "prefork", "--concurrency", str(workers)),
+        *(_web(name, door, shared) for name in names),
+        _celery("steps", shared, "--pool", "prefork", "--concurrency", str(workers)),
         # One process that keeps its Keras models warm from one evaluation to the next.
         _celery(
             "evaluation", environment, "--pool", "solo", "--include", "models_app.keras_bridge"
         ),
-        Program("beat", [*_python("celery"), "-A", "fedserver.celery", "beat"], environment),
+        Program("beat", [*_python("celery"), "-A", "fedserver.celery", "beat"], shared),
     ]
+
+
+def environment() -> dict[str, str]:
+    """What all of the server's processes are told beside this one's own variables."""
+    home = settings.FEDSERVER_HOME
+    # The path on which they find this very code, wherever they are started.
+    path = os.pathsep.join(filter(None, [str(settings.BASE_DIR), os.environ.get("PYTHONPATH")]))
+    told = {"FEDSERVER_HOME": str(home), "PYTHONPATH": path}
+    return told if _broker_given() else told | {"REDIS_URL": valkey.url(home)}
+
+
+def _broker_given() -> bool:
+    return bool(os.environ.get("REDIS_URL"))
 
 
 def _web(name: str, door: Door, environment: dict[str, str]) -> Program:
@@ -130,9 +139,7 @@ def _web(name: str, door: Door, environment: dict[str, str]) -> Program:
     command += ["--backlog", str(BACKLOG), "--ws", "websockets-sansio", "--no-access-log"]
     # The settings count the proxies to be believed (FEDSERVER_PROXIES); uvicorn must not as well.
     command += ["--no-proxy-headers", "--no-server-header", "--timeout-graceful-shutdown", "3"]
-    return Program(
-        name, command, environment, ready=door.answers, descriptors=(descriptor,), gate=False
-    )
+    return Program(name, command, environment, ready=door.answers, descriptors=(descriptor,))
 
 
 def _celery(queue: str, environment: dict[str, str], *options: str) -> Program:
@@ -144,11 +151,6 @@ def _celery(queue: str, environment: dict[str, str], *options: str) -> Program:
 
 def _python(module: str) -> list[str]:
     return [sys.executable, "-m", module]
-
-
-def _import_path() -> str:
-    """The path on which the programs find this very code, wherever they are started."""
-    return os.pathsep.join(filter(None, [str(settings.BASE_DIR), os.environ.get("PYTHONPATH")]))
 
 
 def _own_name() -> str:

@@ -92,6 +92,7 @@ class Child:
         self.due = 0.0  # not started before
         self.deaths = 0  # in a row
         self.was_ready = False
+        self.status: int | None = None  # of its last end; negative for a signal
         self._started = 0.0
 
     @property
@@ -99,7 +100,7 @@ class Child:
         return self.process.pid if self.process else None
 
     def start(self) -> None:
-        leash = [sys.executable, "-I", "-S", str(LEASH), "SIGTERM"]
+        leash = [sys.executable, "-I", "-S", str(LEASH), "SIGKILL"]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*leash, *map(str, self.program.command)],
@@ -132,7 +133,7 @@ class Child:
         """Ends what is left of the process group and returns the leader's exit status."""
         assert self.process is not None
         self.signal(signal.SIGKILL, group=True)
-        status = self.process.wait()
+        self.status = status = self.process.wait()
         if time.monotonic() - self._started > HEALTHY_AFTER:
             self.deaths = 0
         self.process = None
@@ -166,7 +167,8 @@ class Supervisor:
     Args:
         programs: in the order of their start.
         logs: the folder for `NAME.log`; made if missing.
-        say: told in a sentence what happens.
+        say: told in a sentence what goes well.
+        warn: told in a sentence what does not.
         echo: where the programs' lines are copied to as well, each after its program's name.
 
     Example:
@@ -181,11 +183,13 @@ class Supervisor:
         *,
         logs: Path,
         say: Callable[[str], None] = lambda sentence: None,
+        warn: Callable[[str], None] = lambda sentence: None,
         echo: IO[str] | None = None,
     ) -> None:
         logs.mkdir(parents=True, exist_ok=True)
         self._logs = logs
         self._say = say
+        self._warn = warn
         self._echo = Echo(echo) if echo else None
         self._signals = 0
         self._handlers: dict[signal.Signals, Any] = {}
@@ -290,7 +294,10 @@ class Supervisor:
             child.program.restart is Restart.ON_FAILURE and status == 0
         ):
             child.state = State.ENDED
-            self._say(f"{name} has ended" if status == 0 else f"{name} {_how(status)}")
+            if status == 0:
+                self._say(f"{name} has ended")
+            else:
+                self._warn(f"{name} {_how(status)} (see {child.log})")
             return
         self._again(child, _how(status))
 
@@ -299,7 +306,7 @@ class Supervisor:
         name = child.program.name
         if not child.was_ready and child.deaths >= FIRST_TRIES:
             raise ProgramFailed(f"{name} {how}. The end of {child.log}:\n{child.last_words()}")
-        self._say(f"{name} {how}; starts again in {pause:g} s (see {child.log})")
+        self._warn(f"{name} {how}; starts again in {pause:g} s (see {child.log})")
 
     def _end(self, child: Child, calm: int) -> None:
         """SIGTERM, a time of grace unless more signals than `calm` came, SIGKILL for the group."""

@@ -59,7 +59,7 @@ def said() -> list[str]:
 
 @pytest.fixture
 def supervisor(tmp_path: Path, said: list[str]) -> Iterator[Supervisor]:
-    supervisor = Supervisor(logs=tmp_path / "logs", say=said.append)
+    supervisor = Supervisor(logs=tmp_path / "logs", say=said.append, warn=said.append)
     yield supervisor
     supervisor.stop()
 

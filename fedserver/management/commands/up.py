@@ -38,7 +38,8 @@ class Command(BaseCommand):
         logs = settings.FEDSERVER_HOME / "logs"
         loud = options["verbosity"] > 1
         say = self.stdout.write if options["verbosity"] else _nothing
-        with Supervisor(programs, logs=logs, say=say, echo=self.stdout if loud else None) as house:
+        echo = self.stdout if loud else None
+        with Supervisor(programs, logs=logs, say=say, warn=self.stderr.write, echo=echo) as house:
             house.start()
             if not house.stopping:
                 self.stdout.write(f"fedserver serves at {door.url} (Ctrl-C ends it)")
