@@ -3,6 +3,7 @@
 import hashlib
 import secrets
 from datetime import datetime
+from typing import Any
 
 from django.conf import settings
 from django.db import models
@@ -16,7 +17,7 @@ def digest(secret: str) -> str:
 
 class PersonalTokenManager(models.Manager["PersonalToken"]):
     def issue(
-        self, user: object, label: str, expires_at: datetime | None = None
+        self, user: Any, label: str, expires_at: datetime | None = None
     ) -> tuple["PersonalToken", str]:
         """A new token of `user`; the secret is returned once and not stored."""
         secret = "fsu_" + secrets.token_urlsafe(32)

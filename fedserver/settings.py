@@ -134,7 +134,7 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
         "transaction_mode": "IMMEDIATE",
         "timeout": 30,
         # FULL, for an update acknowledged must outlive a power cut.
-        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA cache_size=-16000;",
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;",
     }
 
 # --- Broker and live events -----------------------------------------------------------------
@@ -180,11 +180,7 @@ CELERY_TASK_ROUTES = {
 }
 SWEEP_SECONDS = env.float("FEDSERVER_SWEEP_SECONDS", default=2.0)
 CELERY_BEAT_SCHEDULE = {
-    "sweep": {
-        "task": "rounds.tasks.sweep",
-        "schedule": SWEEP_SECONDS,
-        "options": {"expires": 30},
-    },
+    "sweep": {"task": "rounds.tasks.sweep", "schedule": SWEEP_SECONDS, "options": {"expires": 30}},
     "tidy": {"task": "rounds.tasks.tidy", "schedule": 3600.0, "options": {"expires": 600}},
 }
 CELERY_BEAT_SCHEDULE_FILENAME = str(FEDSERVER_HOME / "beat-schedule")

@@ -42,10 +42,10 @@ class Mailbox:
             self._events = [RESYNC]
         self._filled.set()
 
-    async def take(self, timeout: float | None = None) -> list[dict[str, Any]]:
-        """All that has come, as soon as something has; empty when `timeout` seconds passed."""
+    async def take(self, seconds: float | None = None) -> list[dict[str, Any]]:
+        """All that has come, as soon as something has; empty when that many seconds passed."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._filled.wait(), timeout)
+            await asyncio.wait_for(self._filled.wait(), seconds)
         self._filled.clear()
         events, self._events = self._events, []
         return events

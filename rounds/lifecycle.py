@@ -12,75 +12,48 @@
     pause_run · resume_run · stop_run · cancel_round    what operators may do meanwhile
     step · due                                          what keeps everything going
 
-Every move is a conditional UPDATE and a line of the journal, in one transaction. Locks are taken
-in one order: run, round, assignments. `step` does what a round's phase asks for and says whether
+Every move is a conditional UPDATE and a line of the journal, in one transaction: `moves.py` holds
+the table of the legal ones. `step` does what a round's phase asks for and says whether
 there is more; it may run twice and in two places. Aggregation and evaluation run outside the
-transaction under a lease: their result enters only if the lease still names them.
+transaction under a lease (`leases.py`): their result enters only if the lease still names them.
 """
 
 import logging
 import math
-import secrets
 import statistics
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import numpy as np
-from django.conf import settings
-from django.db import IntegrityError, connection
-from django.db.models import F, Max, Q, QuerySet
+from django.db import IntegrityError
+from django.db.models import Max, Q, QuerySet
 
 from client_sdk import wire
 from journal import events
 from journal.events import Journal
 from models_app import blobs, registry
-from models_app.errors import StaleBase
+from models_app.errors import NonFinite, StaleBase
 from models_app.models import Model
-from rounds import aggregation, clock, rules, selection
+from rounds import aggregation, clock, leases, rules, selection
 from rounds.errors import AssignmentNotFound, IllegalMove, ModelBusy, RoundClosed
 from rounds.models import Assignment, CheckIn, Participant, Round, Run
+from rounds.moves import (
+    NO_LEASE,
+    illegal,
+    lock_round,
+    lock_run,
+    move_assignments,
+    move_round,
+    move_run,
+    subjects,
+)
 
 logger = logging.getLogger(__name__)
 
 Phase, RunState, Place = Round.Phase, Run.State, Assignment.State
 
-# --- The legal moves --------------------------------------------------------------------------
-
-ROUND_MOVES: dict[str, tuple[str, ...]] = {
-    Phase.SELECTING: (Phase.TRAINING, Phase.AGGREGATING, Phase.FAILED, Phase.CANCELLED),
-    Phase.TRAINING: (Phase.AGGREGATING, Phase.FAILED, Phase.CANCELLED),
-    Phase.AGGREGATING: (Phase.EVALUATING, Phase.FAILED, Phase.CANCELLED),
-    Phase.EVALUATING: (Phase.PUBLISHED, Phase.FAILED, Phase.CANCELLED),
-    Phase.PUBLISHED: (),
-    Phase.FAILED: (),
-    Phase.CANCELLED: (),
-}
-RUN_MOVES: dict[str, tuple[str, ...]] = {
-    RunState.DRAFT: (RunState.RUNNING, RunState.STOPPED),
-    RunState.RUNNING: (
-        RunState.PAUSED,
-        RunState.COMPLETED,
-        RunState.STOPPED,
-        RunState.FAILED,
-    ),
-    RunState.PAUSED: (RunState.RUNNING, RunState.COMPLETED, RunState.STOPPED, RunState.FAILED),
-    RunState.COMPLETED: (),
-    RunState.STOPPED: (),
-    RunState.FAILED: (),
-}
-_ENDED = (Place.FAILED, Place.WITHDRAWN, Place.REJECTED, Place.LATE, Place.LOST)
-ASSIGNMENT_MOVES: dict[str, tuple[str, ...]] = {
-    Place.INVITED: (Place.TRAINING, Place.UPLOADED, *_ENDED),
-    Place.TRAINING: (Place.UPLOADED, *_ENDED),
-    Place.UPLOADED: (Place.ACCEPTED, Place.QUARANTINED, Place.REJECTED),
-    **dict.fromkeys((Place.ACCEPTED, Place.QUARANTINED, *_ENDED), ()),
-}
-
-MAX_ATTEMPTS = 5  # leases taken in one phase, before the round is given up
 LOST_AFTER = timedelta(seconds=120)  # without a word; less than that is late
 SEEN_EVERY = timedelta(seconds=15)  # how exact a participant's last_seen_at is
 MAX_BACK_OFF = 3600
@@ -126,8 +99,8 @@ def start_run(run_id: int, *, actor: str = "", reason: str = "") -> Round:
     """
     try:
         with events.transaction() as journal:
-            run = _lock_run(run_id)
-            _move_run(run, RunState.RUNNING, journal, "run.started", actor, reason, only_draft=True)
+            run = lock_run(run_id)
+            move_run(run, RunState.RUNNING, journal, "run.started", actor, reason, only_draft=True)
             return _open_round(run, journal)
     except IntegrityError as error:
         raise ModelBusy(
@@ -226,7 +199,7 @@ def _rounds_for(
 def _come_first(round_id: int, participant: Participant) -> None:
     """First come, first served: invited at once, while there is room."""
     with events.transaction() as journal:
-        round_ = _lock_round(round_id)
+        round_ = lock_round(round_id)
         if round_.phase != Phase.SELECTING:
             return
         if Assignment.objects.filter(round=round_, participant=participant).exists():
@@ -273,7 +246,7 @@ def _enough_are_there(round_: Round) -> bool:
 def _select(round_id: int) -> bool:
     """Choose the cohort out of those who are there, and let it train."""
     with events.transaction() as journal:
-        round_ = _lock_round(round_id)
+        round_ = lock_round(round_id)
         if round_.phase != Phase.SELECTING:
             return False
         run = round_.run
@@ -304,7 +277,7 @@ def _invite(round_: Round, participants: Sequence[int], journal: Journal) -> Non
     names = dict(Participant.objects.filter(pk__in=participants).values_list("pk", "name"))
     for one in invited:
         journal.record(
-            "assignment.invited", **_subjects(one, round_), name=names[one.participant_id]
+            "assignment.invited", **subjects(one, round_), name=names[one.participant_id]
         )
 
 
@@ -315,7 +288,7 @@ def _start_training(round_: Round, journal: Journal) -> bool:
     if wished is None:  # random without a goal: what the fraction gave, less the over-selection
         wished = math.ceil(invited / run.over_selection)
     target = max(run.quorum, min(wished, invited))
-    return _move(
+    return move_round(
         round_,
         Phase.TRAINING,
         journal,
@@ -346,7 +319,7 @@ def _finish_selecting(round_: Round) -> bool:
     if not late:
         return False
     with events.transaction() as journal:
-        round_ = _lock_round(round_.pk)
+        round_ = lock_round(round_.pk)
         if round_.phase != Phase.SELECTING:
             return False
         if there >= run.cohort_min:
@@ -408,14 +381,14 @@ def report(
     _seen(participant)
     if mine.state == Place.INVITED:
         with events.transaction() as journal:
-            _move_assignments(
+            move_assignments(
                 Assignment.objects.filter(pk=mine.pk, state=Place.INVITED),
                 Place.TRAINING,
                 journal,
                 training_at=now,
             )
-    subjects = _subjects(mine, mine.round)
-    events.hint("assignment.progress", **subjects, name=participant.name, **told)
+    who = subjects(mine, mine.round)
+    events.hint("assignment.progress", **who, name=participant.name, **told)
     mine.refresh_from_db(fields=["state"])
     return mine
 
@@ -445,8 +418,8 @@ def _give_up(
     if mine.state == to:
         return mine  # told again: the first answer was lost
     with events.transaction() as journal:
-        _lock_round(mine.round_id)
-        moved = _move_assignments(
+        lock_round(mine.round_id)
+        moved = move_assignments(
             Assignment.objects.filter(pk=mine.pk, state__in=Assignment.OPEN),
             to,
             journal,
@@ -464,12 +437,12 @@ def _give_up(
 def dismiss(participant: Participant, journal: Journal, *, code: str, reason: str) -> None:
     """End a participant's open assignments, because it was suspended, revoked, or has left."""
     mine = Assignment.objects.filter(participant=participant, state__in=Assignment.OPEN)
-    _move_assignments(mine, Place.FAILED, journal, code=code, reason=reason)
+    move_assignments(mine, Place.FAILED, journal, code=code, reason=reason)
 
 
 def reject(assignments: QuerySet[Assignment], journal: Journal, code: str, reason: str) -> int:
     """End assignments whose uploads were not valid, time and again."""
-    return _move_assignments(assignments, Place.REJECTED, journal, code=code, reason=reason)
+    return move_assignments(assignments, Place.REJECTED, journal, code=code, reason=reason)
 
 
 def own_assignment(participant: Participant, assignment_id: int) -> Assignment:
@@ -521,7 +494,7 @@ def counts(round_: Round) -> tuple[int, int]:
 
 def _quorum_not_met(round_id: int) -> bool:
     with events.transaction() as journal:
-        round_ = _lock_round(round_id)
+        round_ = lock_round(round_id)
         uploaded, working = counts(round_)
         still_possible = uploaded + working >= round_.quorum and not _is_past(round_)
         if round_.phase != Phase.TRAINING or uploaded >= round_.quorum or still_possible:
@@ -532,6 +505,10 @@ def _quorum_not_met(round_id: int) -> bool:
             "quorum_not_met",
             f"Only {uploaded} of at least {round_.quorum} updates came.",
         )
+
+
+def _is_past(round_: Round) -> bool:
+    return round_.deadline is not None and round_.deadline <= clock.now()
 
 
 # --- Closing ----------------------------------------------------------------------------------
@@ -550,7 +527,7 @@ def close_round(round_id: int, *, actor: str = "", reason: str = "") -> bool:
         IllegalMove: An operator closes a round that has no quorum, or is not open.
     """
     with events.transaction() as journal:
-        round_ = _lock_round(round_id)
+        round_ = lock_round(round_id)
         uploaded, _ = counts(round_)
         if round_.phase not in Round.OPEN or uploaded < round_.quorum:
             if not actor:
@@ -569,7 +546,7 @@ def close_round(round_id: int, *, actor: str = "", reason: str = "") -> bool:
                 "quorum_not_met",
                 f"Only {accepted} of at least {round_.quorum} updates were not quarantined.",
             )
-        return _move(
+        return move_round(
             round_,
             Phase.AGGREGATING,
             journal,
@@ -587,7 +564,7 @@ def _judge(round_: Round, journal: Journal) -> int:
     limit = norm_limit(list(norms.values()), round_.run.quarantine_factor)
     outsized = [pk for pk, norm in norms.items() if norm > limit]
     for pk in outsized:
-        _move_assignments(
+        move_assignments(
             uploaded.filter(pk=pk),
             Place.QUARANTINED,
             journal,
@@ -596,7 +573,7 @@ def _judge(round_: Round, journal: Journal) -> int:
             f"({round_.run.quarantine_factor:g} times the cohort's median) is trusted.",
             data={"norm": norms[pk], "limit": limit},
         )
-    return _move_assignments(uploaded, Place.ACCEPTED, journal)
+    return move_assignments(uploaded, Place.ACCEPTED, journal)
 
 
 def norm_limit(norms: Sequence[float], factor: float) -> float:
@@ -617,14 +594,14 @@ def norm_limit(norms: Sequence[float], factor: float) -> float:
 def _dismiss_late(round_: Round, journal: Journal) -> None:
     waiting = round_.assignments.filter(state__in=Assignment.OPEN)
     silent = Q(last_seen_at=None) | Q(last_seen_at__lt=clock.now() - LOST_AFTER)
-    _move_assignments(
+    move_assignments(
         waiting.filter(silent),
         Place.LOST,
         journal,
         code="not_heard_of",
         reason="Nothing was heard of it before the round closed.",
     )
-    _move_assignments(
+    move_assignments(
         waiting,
         Place.LATE,
         journal,
@@ -642,14 +619,17 @@ def aggregate(round_id: int) -> bool:
     Returns:
         True if there is more to do; False if another worker holds the round.
     """
-    with _lease(round_id, Phase.AGGREGATING) as lease:
+    with leases.hold(round_id, Phase.AGGREGATING) as lease:
         if lease is None:
-            return False
+            return _give_up_if_hopeless(round_id)
         round_ = Round.objects.select_related("run__model", "base").get(pk=round_id)
         began = clock.now()
-        weights, state, diagnostics = _fold(round_)
+        try:
+            weights, state, diagnostics = _fold(round_)
+        except ValueError as error:  # the numbers are at fault: it would end so each time
+            return _fail_held(round_id, lease, "aggregation_failed", str(error))
         with events.transaction() as journal:
-            round_ = _lock_round(round_id)
+            round_ = lock_round(round_id)
             if round_.phase != Phase.AGGREGATING or round_.lease != lease:
                 return False  # overslept: what we made is nobody's
             candidate = registry.add_candidate(
@@ -660,7 +640,7 @@ def aggregate(round_id: int) -> bool:
                 reason=f"Round {round_.number} of {round_.run}",
             )
             now = clock.now()
-            return _move(
+            return move_round(
                 round_,
                 Phase.EVALUATING,
                 journal,
@@ -668,7 +648,7 @@ def aggregate(round_id: int) -> bool:
                     "version": candidate,
                     "evaluating_at": now,
                     "diagnostics": diagnostics,
-                    **_NO_LEASE,
+                    **NO_LEASE,
                 },
                 diagnostics=diagnostics,
                 seconds=(now - began).total_seconds(),
@@ -692,12 +672,10 @@ def _fold(round_: Round) -> tuple[blobs.Blob, str, dict[str, float]]:
         for one in accepted.select_related("update")
     ]
     strategy = aggregation.build(round_.run.strategy, round_.run.strategy_options)
-    try:
-        result = strategy.apply(_strategy_state(round_, strategy.init(base)), contributions)
-        new = aggregation.apply_delta(base, result.delta, out=result.delta)
-        wire.norm(new, specs)
-    except ValueError as error:  # WireError, where the new weights are not finite, is one
-        raise Unusable(str(error)) from error
+    result = strategy.apply(_strategy_state(round_, strategy.init(base)), contributions)
+    new = result.delta
+    aggregation.apply_delta(base, result.delta, out=new)
+    wire.norm(new, specs)  # raises where the new weights are not finite
     state = _store(result.state).sha256 if result.state else ""
     return _store(_split(new, specs)), state, dict(result.diagnostics)
 
@@ -743,27 +721,35 @@ def evaluate(round_id: int) -> bool:
     Returns:
         True if there is more to do; False if another worker holds the round.
     """
-    with _lease(round_id, Phase.EVALUATING) as lease:
+    with leases.hold(round_id, Phase.EVALUATING) as lease:
         if lease is None:
-            return False
+            return _give_up_if_hopeless(round_id)
         round_ = Round.objects.select_related("run__model", "base", "version").get(pk=round_id)
-        measured = {}
-        if round_.run.model.evaluation_set:
-            from models_app import keras_bridge  # only here: TensorFlow is heavy
-
-            measured = keras_bridge.evaluate(round_.version)
-            if not round_.base.metrics:
-                registry.record_metrics(round_.base, keras_bridge.evaluate(round_.base))
-                round_.base.refresh_from_db()
-        return _publish(round_id, lease, measured, round_.base.metrics)
+        try:
+            before, measured = _measure(round_)
+        except NonFinite as error:
+            return _fail_held(round_id, lease, "evaluation_failed", str(error))
+        return _publish(round_id, lease, before, measured)
 
 
-def _publish(round_id: int, lease: str, measured: dict[str, Any], before: dict[str, Any]) -> bool:
+def _measure(round_: Round) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The metrics of the base version and of the candidate on the model's held-out set."""
+    if round_.version is None or not round_.run.model.evaluation_set:
+        return {}, {}
+    from models_app import keras_bridge  # only here: TensorFlow is heavy
+
+    if not round_.base.metrics:
+        registry.record_metrics(round_.base, keras_bridge.evaluate(round_.base))
+        round_.base.refresh_from_db()
+    return round_.base.metrics, keras_bridge.evaluate(round_.version)
+
+
+def _publish(round_id: int, lease: str, before: dict[str, Any], measured: dict[str, Any]) -> bool:
     with events.transaction() as journal:
-        round_ = _lock_round(round_id)
-        if round_.phase != Phase.EVALUATING or round_.lease != lease:
-            return False
+        round_ = lock_round(round_id)
         version, run = round_.version, round_.run
+        if round_.phase != Phase.EVALUATING or round_.lease != lease or version is None:
+            return False
         registry.record_metrics(version, measured)
         if refusal := gate(run.gate_metric, run.gate_tolerance, before, measured):
             return _fail_round(round_, journal, "gate", refusal)
@@ -772,11 +758,11 @@ def _publish(round_id: int, lease: str, measured: dict[str, Any], before: dict[s
         except StaleBase as error:
             return _fail_round(round_, journal, "base_replaced", str(error))
         now = clock.now()
-        moved = _move(
+        moved = move_round(
             round_,
             Phase.PUBLISHED,
             journal,
-            changes={"ended_at": now, **_NO_LEASE},
+            changes={"ended_at": now, **NO_LEASE},
             metrics=measured,
             seconds=(now - round_.opened_at).total_seconds(),
         )
@@ -844,8 +830,8 @@ def _fail_round(round_: Round, journal: Journal, code: str, reason: str) -> bool
     if round_.version is not None:
         registry.reject(round_.version, reason=reason)
     changes = {"code": code, "reason": reason, "ended_at": clock.now(), "deadline": None}
-    moved = _move(
-        round_, Phase.FAILED, journal, reason=reason, changes=changes | _NO_LEASE, code=code
+    moved = move_round(
+        round_, Phase.FAILED, journal, reason=reason, changes=changes | NO_LEASE, code=code
     )
     run = round_.run
     failures = run.failures + 1
@@ -864,12 +850,31 @@ def _fail_round(round_: Round, journal: Journal, code: str, reason: str) -> bool
     return moved
 
 
+def _fail_held(round_id: int, lease: str, code: str, reason: str) -> bool:
+    """Fail a round that this worker holds, for a reason that would come again each time."""
+    with events.transaction() as journal:
+        round_ = lock_round(round_id)
+        return round_.lease == lease and _fail_round(round_, journal, code, reason)
+
+
+def _give_up_if_hopeless(round_id: int) -> bool:
+    """Fail a round that was tried too often and that no worker holds now."""
+    hopeless = Q(attempts__gte=leases.MAX_ATTEMPTS) & leases.free()
+    with events.transaction() as journal:
+        round_ = lock_round(round_id)
+        if not Round.objects.filter(hopeless, pk=round_id, phase__in=Round.ACTIVE).exists():
+            return False
+        why = round_.reason or "every worker that tried was lost"
+        reason = f"{round_.phase} was tried {round_.attempts} times: {why}"
+        return _fail_round(round_, journal, f"{round_.phase}_failed", reason)
+
+
 def _end_assignments(round_: Round, journal: Journal, code: str, reason: str) -> None:
-    ended = {"code": code, "reason": reason}
-    _move_assignments(
+    ended: dict[str, Any] = {"code": code, "reason": reason}
+    move_assignments(
         round_.assignments.filter(state__in=Assignment.OPEN), Place.LATE, journal, **ended
     )
-    _move_assignments(
+    move_assignments(
         round_.assignments.filter(state=Place.UPLOADED), Place.REJECTED, journal, **ended
     )
 
@@ -881,7 +886,7 @@ def advance(run_id: int) -> bool:
         True if a round was opened.
     """
     with events.transaction() as journal:
-        run = _lock_run(run_id)
+        run = lock_run(run_id)
         idle = not run.rounds.filter(phase__in=Round.ACTIVE).exists()
         waiting = run.next_round_at is not None and run.next_round_at > clock.now()
         if run.state != RunState.RUNNING or not idle or waiting:
@@ -896,17 +901,17 @@ def advance(run_id: int) -> bool:
 def pause_run(run_id: int, *, actor: str = "", reason: str = "") -> Run:
     """Let the current round finish, and open no other. Raises IllegalMove."""
     with events.transaction() as journal:
-        run = _lock_run(run_id)
-        return _move_run(run, RunState.PAUSED, journal, "run.paused", actor, reason)
+        run = lock_run(run_id)
+        return move_run(run, RunState.PAUSED, journal, "run.paused", actor, reason)
 
 
 def resume_run(run_id: int, *, actor: str = "", reason: str = "") -> Run:
     """Go on after a pause. Raises IllegalMove."""
     with events.transaction() as journal:
-        run = _lock_run(run_id)
+        run = lock_run(run_id)
         if run.state != RunState.PAUSED:
-            raise _illegal("a paused run", run.state)
-        _move_run(run, RunState.RUNNING, journal, "run.resumed", actor, reason)
+            raise illegal("a paused run", run.state)
+        move_run(run, RunState.RUNNING, journal, "run.resumed", actor, reason)
         if not run.rounds.filter(phase__in=Round.ACTIVE).exists():
             _open_round(run, journal)
         return run
@@ -915,19 +920,19 @@ def resume_run(run_id: int, *, actor: str = "", reason: str = "") -> Run:
 def stop_run(run_id: int, *, actor: str = "", reason: str = "") -> Run:
     """End a run at once; its round is cancelled. Raises IllegalMove."""
     with events.transaction() as journal:
-        run = _lock_run(run_id)
-        _move_run(run, RunState.STOPPED, journal, "run.stopped", actor, reason)
+        run = lock_run(run_id)
+        move_run(run, RunState.STOPPED, journal, "run.stopped", actor, reason)
         for active in run.rounds.filter(phase__in=Round.ACTIVE):
-            _cancel(_lock_round(active.pk), journal, actor, reason or "The run was stopped.")
+            _cancel(lock_round(active.pk), journal, actor, reason or "The run was stopped.")
         return run
 
 
 def cancel_round(round_id: int, *, actor: str = "", reason: str = "") -> Round:
     """Abandon a round; a running run opens its next one at once. Raises IllegalMove."""
     with events.transaction() as journal:
-        round_ = _lock_round(round_id)
+        round_ = lock_round(round_id)
         if round_.phase not in Round.ACTIVE:
-            raise _illegal("an active round", round_.phase)
+            raise illegal("an active round", round_.phase)
         _cancel(round_, journal, actor, reason or "An operator cancelled the round.")
         if round_.run.state == RunState.RUNNING:
             _open_round(round_.run, journal)
@@ -939,7 +944,9 @@ def _cancel(round_: Round, journal: Journal, actor: str, reason: str) -> None:
     if round_.version is not None:
         registry.reject(round_.version, reason=reason)
     changes = {"code": "cancelled", "reason": reason, "ended_at": clock.now(), "deadline": None}
-    _move(round_, Phase.CANCELLED, journal, actor=actor, reason=reason, changes=changes | _NO_LEASE)
+    move_round(
+        round_, Phase.CANCELLED, journal, actor=actor, reason=reason, changes=changes | NO_LEASE
+    )
 
 
 # --- What keeps everything going --------------------------------------------------------------
@@ -970,212 +977,8 @@ def due() -> tuple[list[int], list[int]]:
     Returns:
         Ids of active rounds that no worker holds, and of running runs without an active round.
     """
-    now = clock.now()
-    free = Q(lease="") | Q(lease_expires_at__lt=now)
-    rounds = Round.objects.filter(free, phase__in=Round.ACTIVE)
+    rounds = Round.objects.filter(leases.free(), phase__in=Round.ACTIVE)
     idle = Run.objects.filter(
-        Q(next_round_at=None) | Q(next_round_at__lte=now), state=RunState.RUNNING
+        Q(next_round_at=None) | Q(next_round_at__lte=clock.now()), state=RunState.RUNNING
     ).exclude(rounds__phase__in=Round.ACTIVE)
     return list(rounds.values_list("pk", flat=True)), list(idle.values_list("pk", flat=True))
-
-
-# --- The small tools of this file ---------------------------------------------------------------
-
-_NO_LEASE = {"lease": "", "lease_expires_at": None, "attempts": 0}
-
-
-class Unusable(Exception):
-    """Work that would end the same way each time: the round fails at once."""
-
-
-@contextmanager
-def _lease(round_id: int, phase: str) -> Iterator[str | None]:
-    """Hold a round while working on it outside the transaction.
-
-    Yields:
-        The lease, renewed in the background; None if another worker holds the round.
-    """
-    token = secrets.token_hex(16)
-    if not _take_lease(round_id, phase, token):
-        yield None
-        return
-    stop = threading.Event()
-    renewal = threading.Thread(target=_renew_lease, args=(round_id, token, stop), daemon=True)
-    renewal.start()
-    try:
-        yield token
-    except Exception as error:
-        logger.exception("Round %d: %s did not succeed", round_id, phase)
-        _let_go(round_id, token, error)
-    finally:
-        stop.set()
-        renewal.join()
-
-
-def _take_lease(round_id: int, phase: str, token: str) -> bool:
-    now = clock.now()
-    free = Q(lease="") | Q(lease_expires_at__lt=now)
-    taken = Round.objects.filter(free, pk=round_id, phase=phase, attempts__lt=MAX_ATTEMPTS).update(
-        lease=token,
-        lease_expires_at=now + timedelta(seconds=settings.LEASE_SECONDS),
-        attempts=F("attempts") + 1,
-    )
-    if not taken:
-        _give_up_on(round_id, phase)
-    return bool(taken)
-
-
-def _give_up_on(round_id: int, phase: str) -> None:
-    """Fail a round that has been tried too often, and that no worker holds now."""
-    with events.transaction() as journal:
-        round_ = _lock_round(round_id)
-        held = round_.lease and (round_.lease_expires_at or clock.now()) >= clock.now()
-        if round_.phase == phase and round_.attempts >= MAX_ATTEMPTS and not held:
-            why = round_.reason or "every worker that tried was lost"
-            reason = f"{phase} was tried {round_.attempts} times: {why}"
-            _fail_round(round_, journal, f"{phase}_failed", reason)
-
-
-def _renew_lease(round_id: int, token: str, stop: threading.Event) -> None:
-    try:
-        while not stop.wait(settings.LEASE_SECONDS / 3):
-            expires = clock.now() + timedelta(seconds=settings.LEASE_SECONDS)
-            Round.objects.filter(pk=round_id, lease=token).update(lease_expires_at=expires)
-    except Exception:
-        # Without renewal the lease runs out, and another worker takes over: that is the design.
-        logger.exception("Round %d: the lease was not renewed", round_id)
-    finally:
-        connection.close()
-
-
-def _let_go(round_id: int, token: str, error: Exception) -> None:
-    """Give a lease back after an error: others may try, or the round fails now."""
-    with events.transaction() as journal:
-        round_ = _lock_round(round_id)
-        if round_.lease != token:
-            return
-        if isinstance(error, Unusable):
-            _fail_round(round_, journal, f"{round_.phase}_failed", str(error))
-            return
-        Round.objects.filter(pk=round_id).update(
-            lease="", lease_expires_at=None, reason=f"{type(error).__name__}: {error}"
-        )
-
-
-def _lock_run(run_id: int) -> Run:
-    return Run.objects.select_for_update().get(pk=run_id)
-
-
-def _lock_round(round_id: int) -> Round:
-    """The round, locked after its run: the one order in which locks are taken."""
-    run = Run.objects.select_for_update().get(rounds=round_id)
-    round_ = Round.objects.select_for_update().get(pk=round_id)
-    round_.run = run
-    return round_
-
-
-def _is_past(round_: Round) -> bool:
-    return round_.deadline is not None and round_.deadline <= clock.now()
-
-
-def _move(
-    round_: Round,
-    to: str,
-    journal: Journal,
-    *,
-    actor: str = "",
-    reason: str = "",
-    changes: dict[str, Any],
-    **data: Any,
-) -> bool:
-    """One legal move of a round: conditional UPDATE, then its line. False: someone was faster."""
-    if to not in ROUND_MOVES[round_.phase]:
-        raise _illegal(f"a round that may become {to}", round_.phase)
-    moved = Round.objects.filter(pk=round_.pk, phase=round_.phase).update(phase=to, **changes)
-    if moved:
-        round_.phase = to
-        journal.record(
-            f"round.{to}",
-            actor=actor,
-            reason=reason,
-            run=round_.run_id,
-            round=round_.pk,
-            model=round_.run.model_id,
-            number=round_.number,
-            **data,
-        )
-    return bool(moved)
-
-
-def _move_run(
-    run: Run,
-    to: str,
-    journal: Journal,
-    kind: str,
-    actor: str,
-    reason: str,
-    *,
-    only_draft: bool = False,
-) -> Run:
-    legal = to in RUN_MOVES[run.state] and (run.state == RunState.DRAFT or not only_draft)
-    now = clock.now()
-    times = {"started_at": now} if only_draft else {}
-    if to == RunState.STOPPED:
-        times = {"ended_at": now}
-    moved = legal and Run.objects.filter(pk=run.pk, state=run.state).update(
-        state=to, reason=reason, **times
-    )
-    if not moved:
-        raise _illegal(f"a run that may become {to}", run.state)
-    run.refresh_from_db()
-    journal.record(kind, actor=actor, reason=reason, run=run.pk, model=run.model_id)
-    return run
-
-
-def _move_assignments(
-    assignments: QuerySet[Assignment],
-    to: str,
-    journal: Journal,
-    *,
-    actor: str = "",
-    data: dict[str, Any] | None = None,
-    **changes: Any,
-) -> int:
-    """Move all that the query finds and that may move so; how many did. The round is locked."""
-    legal = [state for state, ways in ASSIGNMENT_MOVES.items() if to in ways]
-    found = list(
-        assignments.filter(state__in=legal)
-        .select_related("participant", "round")
-        .order_by("participant_id")
-    )
-    if to not in (Place.TRAINING, Place.UPLOADED):
-        changes["ended_at"] = clock.now()
-    moved = Assignment.objects.filter(pk__in=[one.pk for one in found], state__in=legal).update(
-        state=to, **changes
-    )
-    data = (data or {}) | (
-        {"code": changes["code"]} if to in (Place.FAILED, Place.REJECTED) else {}
-    )
-    for one in found:
-        journal.record(
-            f"assignment.{to}",
-            actor=actor,
-            reason=changes.get("reason", ""),
-            **_subjects(one, one.round),
-            name=one.participant.name,
-            **data,
-        )
-    return moved
-
-
-def _subjects(assignment: Assignment, round_: Round) -> dict[str, int]:
-    return {
-        "run": round_.run_id,
-        "round": round_.pk,
-        "assignment": assignment.pk,
-        "participant": assignment.participant_id,
-    }
-
-
-def _illegal(expected: str, received: str) -> IllegalMove:
-    return IllegalMove(f"Expected {expected}. Received: {received}")

@@ -34,7 +34,7 @@ def sweep() -> None:
     for run_id in runs:
         lifecycle.advance(run_id)
     for round_id in rounds:
-        step.run(round_id)
+        step.apply_async((round_id,), expires=10)
 
 
 @shared_task

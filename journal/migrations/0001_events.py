@@ -41,8 +41,6 @@ class Migration(migrations.Migration):
                 ("participant", models.BigIntegerField(db_index=True, null=True)),
                 ("data", models.JSONField(default=dict)),
             ],
-            options={
-                "ordering": ("id",),
-            },
-        ),
+            options={"ordering": ("id",)},
+        )
     ]

@@ -25,10 +25,8 @@ class StrictSerializer(serializers.Serializer[Any]):
 
     def to_internal_value(self, data: Any) -> Any:
         if isinstance(data, dict) and (unknown := sorted(data.keys() - self.fields.keys())):
-            raise serializers.ValidationError(
-                {name: f"Expected one of {sorted(self.fields)}. Received: {name}"}
-                for name in unknown[:1]
-            )
+            detail = f"Expected one of {sorted(self.fields)}. Received: {unknown[0]}"
+            raise serializers.ValidationError({unknown[0]: detail})
         return super().to_internal_value(data)
 
 

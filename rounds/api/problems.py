@@ -70,7 +70,7 @@ def _of_framework(error: exceptions.APIException, status: int) -> dict[str, Any]
             problem["field"] = field
         return problem
     if isinstance(error, exceptions.Throttled):
-        problem["retry_after"] = error.wait
+        problem["retry_after"] = getattr(error, "wait", None)
     return problem | {"detail": str(error.detail)}
 
 
@@ -85,7 +85,9 @@ def _first(detail: Any) -> tuple[str, str]:
     return "", str(detail)
 
 
-def _render(problem: dict[str, Any], status: int, headers: dict[str, str] | None = None) -> Response:
+def _render(
+    problem: dict[str, Any], status: int, headers: dict[str, str] | None = None
+) -> Response:
     kept = {k: v for k, v in (headers or {}).items() if k in ("WWW-Authenticate", "Retry-After")}
     if status == 401:
         kept.setdefault("WWW-Authenticate", 'Bearer realm="fedserver"')

@@ -19,9 +19,7 @@ PROBLEM = {
 }
 _PROBLEM_RESPONSE = {
     "description": "A problem document",
-    "content": {
-        "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}
-    },
+    "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
 }
 ERRORS = ("400", "401", "403", "404", "409", "429")
 

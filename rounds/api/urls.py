@@ -3,7 +3,8 @@
 from django.urls import path
 from rest_framework.routers import SimpleRouter
 
-from rounds.api import operator_views, participant_views as participant
+from rounds.api import operator_views
+from rounds.api import participant_views as participant
 
 router = SimpleRouter(trailing_slash=False)
 router.register("runs", operator_views.RunViewSet)

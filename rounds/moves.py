@@ -1,0 +1,160 @@
+"""The legal moves of rounds, runs and assignments, and the only functions that make them.
+
+A move is a conditional UPDATE and a line of the journal, in the caller's transaction. Locks are
+taken in one order: run, round, assignments.
+"""
+
+from typing import Any
+
+from django.db.models import QuerySet
+
+from journal.events import Journal
+from rounds import clock
+from rounds.errors import IllegalMove
+from rounds.models import Assignment, Round, Run
+
+Phase, RunState, Place = Round.Phase, Run.State, Assignment.State
+
+ROUND_MOVES: dict[str, tuple[str, ...]] = {
+    Phase.SELECTING: (Phase.TRAINING, Phase.AGGREGATING, Phase.FAILED, Phase.CANCELLED),
+    Phase.TRAINING: (Phase.AGGREGATING, Phase.FAILED, Phase.CANCELLED),
+    Phase.AGGREGATING: (Phase.EVALUATING, Phase.FAILED, Phase.CANCELLED),
+    Phase.EVALUATING: (Phase.PUBLISHED, Phase.FAILED, Phase.CANCELLED),
+    Phase.PUBLISHED: (),
+    Phase.FAILED: (),
+    Phase.CANCELLED: (),
+}
+RUN_MOVES: dict[str, tuple[str, ...]] = {
+    RunState.DRAFT: (RunState.RUNNING, RunState.STOPPED),
+    RunState.RUNNING: (RunState.PAUSED, RunState.COMPLETED, RunState.STOPPED, RunState.FAILED),
+    RunState.PAUSED: (RunState.RUNNING, RunState.COMPLETED, RunState.STOPPED, RunState.FAILED),
+    RunState.COMPLETED: (),
+    RunState.STOPPED: (),
+    RunState.FAILED: (),
+}
+_ENDED = (Place.FAILED, Place.WITHDRAWN, Place.REJECTED, Place.LATE, Place.LOST)
+ASSIGNMENT_MOVES: dict[str, tuple[str, ...]] = {
+    Place.INVITED: (Place.TRAINING, Place.UPLOADED, *_ENDED),
+    Place.TRAINING: (Place.UPLOADED, *_ENDED),
+    Place.UPLOADED: (Place.ACCEPTED, Place.QUARANTINED, Place.REJECTED),
+    **dict.fromkeys((Place.ACCEPTED, Place.QUARANTINED, *_ENDED), ()),
+}
+
+
+# What a round looks like when no worker holds it.
+NO_LEASE = {"lease": "", "lease_expires_at": None, "attempts": 0}
+
+
+def lock_run(run_id: int) -> Run:
+    return Run.objects.select_for_update().get(pk=run_id)
+
+
+def lock_round(round_id: int) -> Round:
+    """The round, locked after its run: the one order in which locks are taken."""
+    run = Run.objects.select_for_update().get(rounds=round_id)
+    round_ = Round.objects.select_for_update().get(pk=round_id)
+    round_.run = run
+    return round_
+
+
+def move_round(
+    round_: Round,
+    to: str,
+    journal: Journal,
+    *,
+    actor: str = "",
+    reason: str = "",
+    changes: dict[str, Any],
+    **data: Any,
+) -> bool:
+    """One legal move of a round: conditional UPDATE, then its line. False: someone was faster."""
+    if to not in ROUND_MOVES[round_.phase]:
+        raise illegal(f"a round that may become {to}", round_.phase)
+    moved = Round.objects.filter(pk=round_.pk, phase=round_.phase).update(phase=to, **changes)
+    if moved:
+        round_.phase = to
+        journal.record(
+            f"round.{to}",
+            actor=actor,
+            reason=reason,
+            run=round_.run_id,
+            round=round_.pk,
+            model=round_.run.model_id,
+            number=round_.number,
+            **data,
+        )
+    return bool(moved)
+
+
+def move_run(
+    run: Run,
+    to: str,
+    journal: Journal,
+    kind: str,
+    actor: str,
+    reason: str,
+    *,
+    only_draft: bool = False,
+) -> Run:
+    legal = to in RUN_MOVES[run.state] and (run.state == RunState.DRAFT or not only_draft)
+    now = clock.now()
+    times = {"started_at": now} if only_draft else {}
+    if to == RunState.STOPPED:
+        times = {"ended_at": now}
+    moved = legal and Run.objects.filter(pk=run.pk, state=run.state).update(
+        state=to, reason=reason, **times
+    )
+    if not moved:
+        raise illegal(f"a run that may become {to}", run.state)
+    run.refresh_from_db()
+    journal.record(kind, actor=actor, reason=reason, run=run.pk, model=run.model_id)
+    return run
+
+
+def move_assignments(
+    assignments: QuerySet[Assignment],
+    to: str,
+    journal: Journal,
+    *,
+    actor: str = "",
+    data: dict[str, Any] | None = None,
+    **changes: Any,
+) -> int:
+    """Move all that the query finds and that may move so; how many did. The round is locked."""
+    legal = [state for state, ways in ASSIGNMENT_MOVES.items() if to in ways]
+    found = list(
+        assignments.filter(state__in=legal)
+        .select_related("participant", "round")
+        .order_by("participant_id")
+    )
+    if to not in (Place.TRAINING, Place.UPLOADED):
+        changes["ended_at"] = clock.now()
+    moved = Assignment.objects.filter(pk__in=[one.pk for one in found], state__in=legal).update(
+        state=to, **changes
+    )
+    data = (data or {}) | (
+        {"code": changes["code"]} if to in (Place.FAILED, Place.REJECTED) else {}
+    )
+    for one in found:
+        journal.record(
+            f"assignment.{to}",
+            actor=actor,
+            reason=changes.get("reason", ""),
+            **subjects(one, one.round),
+            name=one.participant.name,
+            **data,
+        )
+    return moved
+
+
+def subjects(assignment: Assignment, round_: Round) -> dict[str, Any]:
+    return {
+        "run": round_.run_id,
+        "round": round_.pk,
+        "assignment": assignment.pk,
+        "participant": assignment.participant_id,
+    }
+
+
+def illegal(expected: str, received: str) -> IllegalMove:
+    return IllegalMove(f"Expected {expected}. Received: {received}")
