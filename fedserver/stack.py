@@ -114,7 +114,7 @@ def programs(door: Door, *, web: int = 1, workers: int = 2) -> list[Program]:
         _celery("steps", shared, "--pool", "prefork", "--concurrency", str(workers)),
         # One process that keeps its Keras models warm from one evaluation to the next.
         _celery(
-            "evaluation", environment, "--pool", "solo", "--include", "models_app.keras_bridge"
+            "evaluation", shared, "--pool", "solo", "--include", "models_app.keras_bridge"
         ),
         Program("beat", [*_python("celery"), "-A", "fedserver.celery", "beat"], shared),
     ]

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any, Self
+from typing import Any, Protocol, Self
 
 LEASH = Path(__file__).with_name("leash.py")
 LOG_BYTES = 10 * 2**20
@@ -45,6 +45,13 @@ class Restart(Enum):
     ALWAYS = "always"
     ON_FAILURE = "on failure"
     NEVER = "never"
+
+
+class SupportsWrite(Protocol):
+    """As much of a text file as lines are echoed to."""
+
+    def write(self, text: str, /) -> object: ...
+    def flush(self) -> object: ...
 
 
 @dataclass(frozen=True)
@@ -184,7 +191,7 @@ class Supervisor:
         logs: Path,
         say: Callable[[str], None] = lambda sentence: None,
         warn: Callable[[str], None] = lambda sentence: None,
-        echo: IO[str] | None = None,
+        echo: SupportsWrite | None = None,
     ) -> None:
         logs.mkdir(parents=True, exist_ok=True)
         self._logs = logs
@@ -320,7 +327,7 @@ class Supervisor:
 class Echo:
     """Copies what programs append to their logs, each line after the program's name."""
 
-    def __init__(self, out: IO[str]) -> None:
+    def __init__(self, out: SupportsWrite) -> None:
         self._out = out
         self._places: dict[str, tuple[Path, int]] = {}
 
