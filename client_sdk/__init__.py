@@ -1,1 +1,52 @@
-"""What a participant installs to take part in federated training."""
+"""What a participant installs to take part in federated training.
+
+    from client_sdk import Participant
+
+    alice = Participant.enrol("https://fed.example.org", "K7QF-2M9D", name="alice")
+    alice.participate((images, labels), rounds=5)
+
+Importing this imports neither Keras nor a backend: `client_sdk.training` does, when it trains.
+Errors are in `client_sdk.errors`, a server for tests is in `client_sdk.testing`.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from client_sdk.errors import ParticipantError
+    from client_sdk.participant import Participant
+    from client_sdk.participation import Event, Summary
+    from client_sdk.profile import Profile
+    from client_sdk.protocol import Assignment, Wait
+
+__all__ = [
+    "Assignment",
+    "Event",
+    "Participant",
+    "ParticipantError",
+    "Profile",
+    "Summary",
+    "Wait",
+]
+
+# Looked up when they are asked for: the server imports `client_sdk.wire`, and with it this file,
+# and has no use for an HTTP client.
+_HOMES = {
+    "Assignment": "protocol",
+    "Event": "participation",
+    "Participant": "participant",
+    "ParticipantError": "errors",
+    "Profile": "profile",
+    "Summary": "participation",
+    "Wait": "protocol",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

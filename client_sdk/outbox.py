@@ -3,9 +3,9 @@
 Training is the dear part of an exchange, so its result is made durable before it is sent: a
 process that is killed while it uploads sends the same bytes again, and does not train again.
 
-    outbox/ASSIGNMENT/update   safetensors, the deltas
-    outbox/ASSIGNMENT/manifest what is signed about them
-    outbox/ASSIGNMENT/local    weights that stay here, once the update is acknowledged
+    outbox/ASSIGNMENT/update       safetensors, the deltas
+    outbox/ASSIGNMENT/manifest     what is signed about them
+    outbox/ASSIGNMENT/local/MODEL  weights that stay here, once the update is acknowledged
 
 An entry is written in a folder with another name and renamed, so that it is there whole or not.
 """
@@ -38,9 +38,9 @@ class Parcel:
         return self.folder / "update"
 
     @property
-    def local(self) -> Path:
-        """The weights that stay here; no file when the model has none."""
-        return self.folder / "local"
+    def local(self) -> list[Path]:
+        """The file of weights that stay here, named as the model; none when it has none."""
+        return list((self.folder / "local").glob("*"))
 
 
 class Outbox:
@@ -90,7 +90,8 @@ class Outbox:
             metrics=metrics,
         )
         if local:
-            wire.dump(begun / "local", local)
+            (begun / "local").mkdir()
+            wire.dump(begun / "local" / assignment.model, local)
         write_private(begun / "manifest", manifest.to_bytes())
         folder = self.folder / str(assignment.id)
         shutil.rmtree(folder, ignore_errors=True)

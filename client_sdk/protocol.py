@@ -86,14 +86,16 @@ class Assignment:
             ServerDistrusted: when something needed is missing or of another type.
         """
         version = _take(document, "version", dict)
-        fixed = version.get("fixed")
+        fixed, model = version.get("fixed"), _take(document, "model", str)
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", model):  # it becomes a file name
+            raise ServerDistrusted(f"Expected the slug of a model. Received: {model[:80]!r}")
         return cls(
             id=_take(document, "id", int),
             run=_take(document, "run", int),
             round=_take(document, "round", int),
             number=_take(document, "number", int, 0),
             rounds=_take(document, "rounds", int, 0),
-            model=_take(document, "model", str),
+            model=model,
             architecture_digest=_take(document, "architecture_digest", str),
             version=_take(version, "number", int),
             weights=Blob.from_json(version.get("weights")),

@@ -126,7 +126,7 @@ class Transport:
         self._login = login
         self._token: str | None = None
         self._token_lock = threading.Lock()
-        self._on_wait = on_wait or _log_wait
+        self._on_wait = on_wait or log_wait
         self._sleep = sleep
         self._client = httpx.Client(
             transport=transport,
@@ -256,7 +256,7 @@ class Transport:
             else:
                 received = 0
             with part.open("ab" if received else "wb") as file:
-                for piece in answer.iter_raw(_CHUNK):
+                for piece in answer.iter_bytes(_CHUNK):
                     received += len(piece)
                     if received > length:
                         break
@@ -345,7 +345,8 @@ def _pause(tries: int, asked: float | None) -> float:
     return longest * random.uniform(0.5, 1.0)  # noqa: S311
 
 
-def _log_wait(reason: str, seconds: float) -> None:
+def log_wait(reason: str, seconds: float) -> None:
+    """What happens before a pause when nobody else listens."""
     log.info("the server is away (%s); trying again in %.1f s", reason, seconds)
 
 

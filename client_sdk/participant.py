@@ -1,0 +1,434 @@
+"""The participant: who we are to a server, and each thing that we can ask of it.
+
+`Participant.participate` puts these together; how is told in `client_sdk.participation`.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+
+from client_sdk import wire
+from client_sdk.cache import BlobCache
+from client_sdk.errors import IntegrityError, LoginRefused, ServerRefused
+from client_sdk.keys import Key
+from client_sdk.outbox import Outbox, Parcel
+from client_sdk.participation import Data, Event, Participation, Summary, TrainerLike
+from client_sdk.profile import DEFAULT, Profile
+from client_sdk.protocol import Assignment, Blob, ModelCard, Wait, read_check_in
+from client_sdk.transport import Transport, check_address, log_wait, version
+
+_LONG_POLL = 20.0  # seconds; proxies tend to cut at 30
+_GRACE = 30.0  # seconds beyond the long poll before an answer is given up
+
+
+class Participant:
+    """One party in federated training, with its key and its place on this machine.
+
+    Get one with `Participant.enrol` the first time and with `Participant.load` ever after.
+
+    Args:
+        profile: an enrolment on this machine.
+        transport: what carries the requests, for tests; the network when None.
+        sleep: waits for seconds.
+
+    Example:
+        >>> from client_sdk.testing import FakeServer, FakeTrainer
+        >>> server = FakeServer()
+        >>> alice = Participant.enrol(
+        ...     server.url, server.join_code(), name="alice", transport=server.transport
+        ... )
+        >>> server.open_round()
+        >>> x, y = np.zeros((10, 3)), np.zeros(10)
+        >>> alice.participate((x, y), rounds=1, trainer=FakeTrainer()).rounds
+        1
+    """
+
+    def __init__(
+        self,
+        profile: Profile,
+        *,
+        transport: httpx.BaseTransport | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.profile = profile
+        self.sleep = sleep
+        self.on_wait: Callable[[str, float], None] = log_wait
+        self.outbox = Outbox(profile.folder / "outbox")
+        self.cache = BlobCache(profile.cache_folder)
+        self._key = profile.key()
+        self._card: ModelCard | None = None
+        self._introduced = False
+        self._transport = Transport(
+            profile.url,
+            login=self._login,
+            transport=transport,
+            on_wait=lambda reason, seconds: self.on_wait(reason, seconds),
+            sleep=sleep,
+        )
+
+    def __repr__(self) -> str:
+        return f"Participant(name={self.profile.name!r}, url={self.profile.url!r})"
+
+    def __enter__(self) -> Participant:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._transport.close()
+
+    # --- Coming and going ---
+
+    @classmethod
+    def enrol(
+        cls,
+        url: str,
+        code: str,
+        *,
+        name: str = "",
+        profile: str = DEFAULT,
+        patience: float | None = 60.0,
+        transport: httpx.BaseTransport | None = None,
+    ) -> Participant:
+        """Join with a code that an operator gave out.
+
+        The key pair is made here and kept in the profile; only its public half is sent. When
+        this is cut off half-way, calling it again with the same code goes on.
+
+        Args:
+            url: address of the server; https, unless it is this machine.
+            code: the join code.
+            name: what operators will see; this machine's name when empty.
+            profile: name of the profile on this machine, for those that take part more than once.
+            patience: seconds to wait for a server that is away; None for ever.
+            transport: what carries the request, for tests.
+
+        Raises:
+            AddressRefused: for plain http to another machine.
+            ProfileExists: when the profile is enrolled already.
+            EnrolmentRefused: when the code is unknown, expired or used up.
+            ServerUnreachable: when patience ends.
+
+        Example:
+            >>> alice = Participant.enrol("https://fed.example.org", "K7QF-2M9D", name="alice")
+        """
+        url = check_address(url)
+        key, name = Profile.begin(profile), name or platform.node() or "participant"
+        body = {
+            "code": code,
+            "name": name,
+            "public_key": key.public,
+            "signature": key.sign(wire.enrol_message(code, name, key.public)),
+            "sdk": sdk_versions(),
+        }
+        with Transport(url, transport=transport) as server:
+            told = server.post("enrol", body, authenticated=False, patience=patience)
+        enrolled = Profile(profile, url, str(told["participant"]), str(told.get("name") or name))
+        enrolled.save()
+        return cls(enrolled, transport=transport)
+
+    @classmethod
+    def load(
+        cls, profile: str = DEFAULT, *, transport: httpx.BaseTransport | None = None
+    ) -> Participant:
+        """The participant that enrolled on this machine before.
+
+        Raises:
+            ProfileNotFound: when there is no profile of this name.
+
+        Example:
+            >>> alice = Participant.load()
+        """
+        return cls(Profile.load(profile), transport=transport)
+
+    def leave(self, *, patience: float | None = 60.0) -> None:
+        """End the enrolment on the server, and forget it here with all that it kept.
+
+        Raises:
+            ProfileInUse: while another process takes part.
+            ServerUnreachable: when patience ends; then nothing is forgotten.
+        """
+        with self.profile.locked():
+            self._transport.request("DELETE", "participants/me", patience=patience)
+            self.close()
+        self.profile.remove()
+
+    def rotate_key(self, *, patience: float | None = 60.0) -> None:
+        """Change to a new key; the old one signs for it and is then worth nothing.
+
+        A rotation that is cut off is finished at the next login: until the server has answered,
+        both keys are kept.
+        """
+        new = self.profile.begin_rotation()
+        signature = self._key.sign(wire.rotate_message(new.public))
+        body = {"public_key": new.public, "signature": signature}
+        try:
+            self._transport.post("participants/me/rotate", body, patience=patience)
+        except ServerRefused:
+            # The first try may have got through, and its answer lost: then the login that
+            # followed has shown it, and the new key is ours already.
+            if self._key.public != new.public:
+                raise
+            return
+        if self._key.public != new.public:
+            self._adopt(new)
+        self._transport.forget_token()
+
+    def _login(self, server: Transport, patience: float | None) -> str:
+        try:
+            return self._token(server, self._key, patience)
+        except LoginRefused:
+            pending = self.profile.next_key()
+            if pending is None:
+                raise
+        token = self._token(server, pending, patience)
+        self._adopt(pending)
+        return token
+
+    def _adopt(self, key: Key) -> None:
+        self.profile.finish_rotation()
+        self._key = key
+
+    def _token(self, server: Transport, key: Key, patience: float | None) -> str:
+        options: dict[str, Any] = {"authenticated": False, "patience": patience}
+        who = {"participant": self.profile.participant}
+        challenge = str(server.post("challenges", who, **options)["challenge"])
+        signed = {"challenge": challenge, "signature": key.sign(wire.token_message(challenge))}
+        return str(server.post("tokens", who | signed, **options)["token"])
+
+    # --- One exchange, piece by piece ---
+
+    def participate(
+        self,
+        data: Data,
+        *,
+        model: str | None = None,
+        rounds: int | None = None,
+        until: datetime | Callable[[], bool] | None = None,
+        on_event: Callable[[Event], None] | None = None,
+        trainer: TrainerLike | None = None,
+        wait: float = _LONG_POLL,
+    ) -> Summary:
+        """Take part: train in every round that the server gives us, until told otherwise.
+
+        The data stay here; what leaves are weight changes, a sample count and metrics. A server
+        that is away is waited for. Ctrl-C and SIGTERM end it in good order.
+
+        Args:
+            data: examples (n, *shape) and labels (n, …), as the model's input specification
+                has them before scaling.
+            model: only rounds of the model with this slug; None for any.
+            rounds: stop after so many updates.
+            until: stop at this time (with time zone), or when this says True; it is asked
+                between exchanges.
+            on_event: told each step; what it raises ends the participation.
+            trainer: trains in place of `client_sdk.training.Trainer`.
+            wait: seconds that a check-in may wait at the server for work, at most 25.
+
+        Returns:
+            What came of it.
+
+        Raises:
+            ParticipantRevoked: when an operator has revoked us.
+            ProfileInUse: when another process takes part with this profile.
+            TrainingFailed: when three exchanges in a row came to nothing.
+
+        Example:
+            >>> summary = alice.participate((images, labels), rounds=5, on_event=print)
+            >>> summary.rounds
+            5
+        """
+        participation = Participation(
+            self,
+            data,
+            model=model,
+            rounds=rounds,
+            until=until,
+            on_event=on_event,
+            trainer=trainer,
+            wait=wait,
+        )
+        return participation.run()
+
+    def check_in(
+        self, *, wait: float = 0.0, model: str | None = None, patience: float | None = None
+    ) -> Assignment | Wait:
+        """Ask what to do.
+
+        Args:
+            wait: seconds that the server may hold the answer until there is work, at most 25.
+            model: only rounds of this model.
+            patience: seconds to wait for a server that is away; None for ever.
+
+        Returns:
+            An assignment, the same one until it is done; or when to ask again, and why.
+        """
+        body: dict[str, Any] = {"wait": wait}
+        if model is not None:
+            body["models"] = [model]
+        if not self._introduced:
+            body["sdk"] = sdk_versions()
+        timeout = httpx.Timeout(wait + _GRACE, connect=10.0)
+        answer = self._transport.post("check-in", body, patience=patience, timeout=timeout)
+        self._introduced = True
+        return read_check_in(answer)
+
+    def download(
+        self, assignment: Assignment, *, patience: float | None = None
+    ) -> tuple[ModelCard, dict[str, np.ndarray]]:
+        """The model of an assignment, and the weights to train from.
+
+        Everything is checked before anything is used: digests, sizes and shapes against the
+        model's manifest, and that all values are finite. Local weights are our own, where we
+        have trained before.
+
+        Args:
+            assignment: from `check_in`.
+            patience: seconds to wait for a server that is away; None for ever.
+
+        Returns:
+            The model, and its weights by name in the order of the manifest.
+
+        Raises:
+            IntegrityError: when something is not as it was announced.
+        """
+        card = self.card(assignment, patience=patience)
+        federated = card.tensors(wire.FEDERATED)
+        path = self._fetch(assignment.weights, federated, patience)
+        fixed = card.tensors(wire.LOCAL, wire.FROZEN)
+        if bool(fixed) != bool(assignment.fixed):
+            expected = "a blob" if fixed else "no blob"
+            raise IntegrityError(f"Expected {expected} of fixed weights. Received: the contrary")
+        try:
+            wire.norm(wire.open_flat(path, federated), federated)
+            found = wire.open_tensors(path, federated)
+            if assignment.fixed:
+                path = self._fetch(assignment.fixed, fixed, patience)
+                found |= wire.open_tensors(path, fixed)
+        except wire.WireError as error:
+            raise IntegrityError(error.detail) from error
+        found |= self._local_weights(card)
+        self.cache.trim(*(blob.sha256 for blob in (assignment.weights, assignment.fixed) if blob))
+        return card, {weight.name: found[weight.name] for weight in card.weights}
+
+    def card(self, assignment: Assignment, *, patience: float | None = None) -> ModelCard:
+        """The description of an assignment's model; asked once for each architecture.
+
+        Raises:
+            IntegrityError: when it is of another architecture than the assignment.
+        """
+        wanted = (assignment.model, assignment.architecture_digest)
+        if self._card is None or (self._card.slug, self._card.architecture_digest) != wanted:
+            document = self._transport.get(f"models/{assignment.model}", patience=patience)
+            card = ModelCard.from_json(document)
+            if (card.slug, card.architecture_digest) != wanted:
+                received = (card.slug, card.architecture_digest)
+                raise IntegrityError(f"Expected the model {wanted}. Received: {received}")
+            self._card = card
+        return self._card
+
+    def _fetch(self, blob: Blob, specs: list[wire.TensorSpec], patience: float | None) -> Path:
+        limit = wire.update_length_limit(specs)
+        if blob.length > limit:
+            raise IntegrityError(
+                f"Expected at most {limit} bytes of weights. Received: {blob.length}"
+            )
+        return self._transport.download(blob.sha256, blob.length, self.cache, patience=patience)
+
+    def upload(self, parcel: Parcel, *, patience: float | None = None) -> dict[str, Any]:
+        """Send an update from the outbox, signed; repeating it does no harm.
+
+        Returns:
+            The server's receipt.
+
+        Raises:
+            RoundClosed: when it came too late.
+            UpdateConflict: when another update was counted for the assignment.
+            ServerRefused: when the server does not accept it.
+        """
+        raw = parcel.manifest.to_bytes()
+        headers = {
+            "Fedserver-Manifest": wire.b64(raw),
+            "Fedserver-Signature": self._key.sign(wire.update_message(raw)),
+        }
+        path = f"assignments/{parcel.manifest.assignment}/update"
+        timeout = httpx.Timeout(120.0, connect=10.0)
+        receipt = self._transport.request(
+            "PUT", path, file=parcel.update, headers=headers, patience=patience, timeout=timeout
+        )
+        self._keep_local(parcel)
+        return receipt if isinstance(receipt, dict) else {}
+
+    def report_progress(
+        self, assignment: int, progress: Mapping[str, Any], *, patience: float | None = 0.0
+    ) -> dict[str, Any]:
+        """Tell how far an assignment is.
+
+        Raises:
+            RoundClosed: when it no longer counts.
+        """
+        path = f"assignments/{assignment}/progress"
+        answer = self._transport.post(path, progress, patience=patience, timeout=5.0)
+        return answer if isinstance(answer, dict) else {}
+
+    def report_failure(
+        self, assignment: int, reason: str, detail: str, *, patience: float | None = None
+    ) -> None:
+        """Tell that an assignment came to nothing, so that its round need not wait."""
+        body = {"reason": reason, "detail": detail[:8000]}
+        self._transport.post(f"assignments/{assignment}/failure", body, patience=patience)
+
+    def withdraw(self, assignment: int, *, patience: float | None = 5.0) -> None:
+        """Give an assignment back, and forget what was trained for it."""
+        self._transport.request("DELETE", f"assignments/{assignment}", patience=patience)
+        self.outbox.drop(assignment)
+
+    def server(self, *, patience: float | None = 5.0) -> dict[str, Any]:
+        """What the server says of itself: service, version, wire versions, time."""
+        answer = self._transport.get("", authenticated=False, patience=patience)
+        return answer if isinstance(answer, dict) else {}
+
+    # --- Weights that never leave ---
+
+    def _local_weights(self, card: ModelCard) -> dict[str, np.ndarray]:
+        specs, path = card.tensors(wire.LOCAL), self.profile.folder / "local" / card.slug
+        if not specs or not path.exists():
+            return {}
+        try:
+            # Copied: the file is replaced while the next round trains.
+            return {name: np.array(value) for name, value in wire.open_tensors(path, specs).items()}
+        except wire.WireError:
+            return {}  # of an earlier architecture of this name: begin with the server's values
+
+    def _keep_local(self, parcel: Parcel) -> None:
+        folder = self.profile.folder / "local"
+        folder.mkdir(exist_ok=True, mode=0o700)
+        for path in parcel.local:
+            path.replace(folder / path.name)
+
+
+def sdk_versions() -> dict[str, Any]:
+    """What this installation is, for operators; asks for Keras without importing it."""
+    versions: dict[str, Any] = {
+        "version": version(),
+        "wire": wire.WIRE_VERSION,
+        "python": platform.python_version(),
+    }
+    try:
+        versions["keras"] = importlib.metadata.version("keras")
+        versions["backend"] = os.environ.get("KERAS_BACKEND", "tensorflow")
+    except importlib.metadata.PackageNotFoundError:
+        pass
+    return versions

@@ -1,0 +1,594 @@
+"""A server that lives in memory, for tests of programs that take part.
+
+It speaks the participants' side of HTTP version 1 as the real one does: it verifies signatures,
+parses updates strictly, answers in problem documents and serves ranges of blobs. It averages
+nothing: a round is a set of weights to start from and a list of updates that came.
+
+Use it in a process, through `FakeServer.transport`, or on a port of this machine, through
+`FakeServer.serve`, for programs that are processes of their own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.server
+import itertools
+import json
+import re
+import secrets
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from client_sdk import wire
+from client_sdk.participation import Data, OnEpoch
+
+Before = Callable[[httpx.Request], httpx.Response | None]
+
+WEIGHTS = (
+    wire.WeightSpec("0000.dense.kernel", 0, "dense", (3, 2), "F32", wire.FEDERATED),
+    wire.WeightSpec("0001.dense.bias", 1, "dense", (2,), "F32", wire.FEDERATED),
+    wire.WeightSpec("0002.norm.gamma", 2, "norm", (2,), "F32", wire.LOCAL),
+    wire.WeightSpec("0003.dropout.seed", 3, "dropout", (2,), "U32", wire.FROZEN),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedUpdate:
+    """An update that a participant sent: who, for what, its deltas and its bytes."""
+
+    participant: str
+    assignment: int
+    manifest: wire.UpdateManifest
+    deltas: Mapping[str, np.ndarray]
+    body: bytes
+
+
+@dataclass(slots=True)
+class _Enrolled:
+    name: str
+    public_key: str
+    state: str = "active"
+
+
+@dataclass(slots=True)
+class _Place:
+    participant: str
+    document: dict[str, Any]
+    state: str = "training"
+    digest: str = ""
+
+
+class FakeServer:
+    """The participants' side of a server, in memory.
+
+    Args:
+        weights: weights manifest of its one model; a small one by default.
+        model: slug of the model.
+        document: more of the model's description, such as a real architecture.
+
+    Attributes:
+        url: address that its transport answers for.
+        transport: give this to `Participant.enrol` and `Participant.load`.
+        updates: what participants sent, in order.
+        progress: their reports of progress, as (assignment, report).
+        failures: their reports of failure, as (assignment, reason, detail).
+        requests: every request as "METHOD path".
+        before: functions that see each request first; one that answers takes it over. To play
+            a server that is away, raise `httpx.ConnectError` there, or use `away`.
+
+    Example:
+        >>> server = FakeServer()
+        >>> alice = Participant.enrol(
+        ...     server.url, server.join_code(), name="alice", transport=server.transport
+        ... )
+        >>> server.open_round()
+        1
+        >>> summary = alice.participate((x, y), rounds=1, trainer=FakeTrainer(step=0.5))
+        >>> server.updates[0].deltas["0001.dense.bias"]
+        array([0.5, 0.5], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        weights: Sequence[wire.WeightSpec] = WEIGHTS,
+        *,
+        model: str = "digits",
+        document: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.url = "https://fake.invalid"
+        self.transport = httpx.MockTransport(self.handle)
+        self.weights, self.model = tuple(weights), model
+        self.blobs: dict[str, bytes] = {}
+        self.updates: list[ReceivedUpdate] = []
+        self.progress: list[tuple[int, dict[str, Any]]] = []
+        self.failures: list[tuple[int, str, str]] = []
+        self.requests: list[str] = []
+        self.before: list[Before] = []
+        self.retry_after = 0.0
+        self.hyperparameters: dict[str, Any] = {"epochs": 2, "batch_size": 8, "learning_rate": 0.1}
+        self._codes: set[str] = set()
+        self._used_codes: dict[str, str] = {}
+        self._participants: dict[str, _Enrolled] = {}
+        self._challenges: set[str] = set()
+        self._tokens: dict[str, str] = {}
+        self._round: dict[str, Any] | None = None
+        self._rounds = itertools.count(1)
+        self._ids = itertools.count(1)
+        self._places: dict[int, _Place] = {}
+        self._lock = threading.RLock()
+        self._document = self._describe(document or {})
+
+    def _describe(self, more: Mapping[str, Any]) -> dict[str, Any]:
+        document: dict[str, Any] = {
+            "slug": self.model,
+            "name": self.model,
+            "description": "",
+            "architecture": {"class_name": "Sequential", "config": {"name": self.model}},
+            "weights": [weight.to_json() for weight in self.weights],
+            "input_spec": {"shape": [3], "dtype": "float32", "scale": 1.0, "offset": 0.0},
+            "labels": [],
+            "objective": {"loss": "sparse_categorical_crossentropy", "from_logits": True},
+            "served": None,
+            **more,
+        }
+        architecture = wire.canonical_json(document["architecture"])
+        return document | {"architecture_digest": hashlib.sha256(architecture).hexdigest()}
+
+    # --- What a test does to it ---
+
+    def join_code(self) -> str:
+        """A code that one participant can enrol with."""
+        code = secrets.token_hex(4)
+        self._codes.add(code)
+        return code
+
+    def open_round(self, values: Mapping[str, np.ndarray] | None = None) -> int:
+        """Give every participant that checks in a place in a new round.
+
+        Args:
+            values: weights to start from; zeros where none are given.
+
+        Returns:
+            The round's id.
+        """
+        version: dict[str, Any] = {
+            "number": next(self._rounds),
+            "weights": self.keep(self._blob(values or {}, wire.FEDERATED)),
+            "fixed": None,
+        }
+        if any(weight.role != wire.FEDERATED for weight in self.weights):
+            version["fixed"] = self.keep(self._blob(values or {}, wire.LOCAL, wire.FROZEN))
+        self._round = {"id": version["number"], "version": version}
+        return int(version["number"])
+
+    def close_round(self) -> None:
+        """Take no more updates for the round that is open."""
+        self._round = None
+        for place in self._places.values():
+            if place.state == "training":
+                place.state = "late"
+
+    def keep(self, content: bytes) -> dict[str, Any]:
+        """Serve a blob; answers with its {"sha256", "bytes"}."""
+        digest = hashlib.sha256(content).hexdigest()
+        self.blobs[digest] = content
+        return {"sha256": digest, "bytes": len(content)}
+
+    def away(self, times: int, status: int | None = None, retry_after: str = "") -> None:
+        """Be away for the next requests.
+
+        Args:
+            times: how many.
+            status: answer this; None to refuse the connection.
+            retry_after: the answer's `Retry-After`.
+        """
+        left = itertools.count(times, -1)
+
+        def before(request: httpx.Request) -> httpx.Response | None:
+            if next(left) <= 0:
+                return None
+            if status is None:
+                raise httpx.ConnectError("Connection refused", request=request)
+            headers = {"Retry-After": retry_after} if retry_after else {}
+            return httpx.Response(status, headers=headers)
+
+        self.before.append(before)
+
+    def suspend(self, participant: str, state: str = "suspended") -> None:
+        """Let a participant, by id, be "suspended", "revoked" or "active" from now on."""
+        self._participants[participant].state = state
+
+    def end_tokens(self) -> None:
+        """Let all tokens expire."""
+        self._tokens.clear()
+
+    def state(self, assignment: int) -> str:
+        """State of an assignment."""
+        return self._places[assignment].state
+
+    def _blob(self, values: Mapping[str, np.ndarray], *roles: str) -> bytes:
+        dtypes = {"F32": np.float32, "U32": np.uint32, "I64": np.int64}
+        return wire.dumps(
+            {
+                spec.name: np.asarray(
+                    values.get(spec.name, np.zeros(spec.shape)), dtype=dtypes[spec.dtype]
+                )
+                for spec in wire.tensors_of(self.weights, *roles)
+            }
+        )
+
+    # --- How requests reach it ---
+
+    def handle(self, request: httpx.Request) -> httpx.Response:
+        """Answer one request."""
+        request.read()
+        with self._lock:
+            path = request.url.path.removeprefix("/api/v1/")
+            self.requests.append(f"{request.method} {path}")
+            for before in self.before:
+                answer = before(request)
+                if answer is not None:
+                    return answer
+            try:
+                return self._route(request, path)
+            except _Refused as refused:
+                return refused.answer()
+
+    @contextlib.contextmanager
+    def serve(self, port: int = 0) -> Iterator[str]:
+        """Listen on this machine; gives the address.
+
+        Example:
+            >>> with FakeServer().serve() as url:
+            ...     httpx.get(f"{url}/api/v1/").json()["service"]
+            'fedserver'
+        """
+        listener = http.server.ThreadingHTTPServer(("127.0.0.1", port), _handler(self))
+        thread = threading.Thread(target=listener.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.server_port}"
+        finally:
+            listener.shutdown()
+            listener.server_close()
+            thread.join()
+
+    def _route(self, request: httpx.Request, path: str) -> httpx.Response:
+        for method, pattern, name in _ROUTES:
+            found = re.fullmatch(pattern, path)
+            if found and request.method == method:
+                answer: httpx.Response = getattr(self, name)(request, *found.groups())
+                return answer
+        raise _Refused(404, "not_found", "Expected a known path.")
+
+    # --- The doors ---
+
+    def _root(self, request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json={"service": "fedserver", "version": "0", "wire": [1]})
+
+    def _enrol(self, request: httpx.Request) -> httpx.Response:
+        body = json.loads(request.content)
+        code, key = body["code"], body["public_key"]
+        _verify(key, wire.enrol_message(code, body["name"], key), body["signature"])
+        known = self._used_codes.get(code)
+        if known and self._participants[known].public_key == key:
+            return httpx.Response(200, json=self._enrolled(known))
+        if code not in self._codes:
+            raise _Refused(403, "join_code_invalid", "Expected a valid join code.")
+        participant = secrets.token_hex(16)
+        self._codes.remove(code)
+        self._used_codes[code] = participant
+        self._participants[participant] = _Enrolled(body["name"], key)
+        return httpx.Response(201, json=self._enrolled(participant))
+
+    def _enrolled(self, participant: str) -> dict[str, Any]:
+        name = self._participants[participant].name
+        return {"participant": participant, "name": name, "model": self.model}
+
+    def _challenge(self, request: httpx.Request) -> httpx.Response:
+        challenge = secrets.token_urlsafe(16)
+        self._challenges.add(challenge)
+        return httpx.Response(200, json={"challenge": challenge, "expires_in": 60})
+
+    def _log_in(self, request: httpx.Request) -> httpx.Response:
+        body = json.loads(request.content)
+        if body["challenge"] not in self._challenges:
+            raise _Refused(401, "challenge_expired", "Expected a fresh challenge.")
+        self._challenges.remove(body["challenge"])
+        participant = self._participants.get(body["participant"])
+        if participant is None:
+            raise _Refused(401, "signature_invalid", "Expected a known participant.")
+        _verify(participant.public_key, wire.token_message(body["challenge"]), body["signature"])
+        _check_state(participant)
+        token = secrets.token_urlsafe(16)
+        self._tokens[token] = body["participant"]
+        return httpx.Response(200, json={"token": token, "expires_in": 3600})
+
+    def _who(self, request: httpx.Request) -> str:
+        participant = self._tokens.get(request.headers.get("Authorization", "")[7:])
+        if participant is None:
+            raise _Refused(401, "token_invalid", "Expected a valid token.")
+        _check_state(self._participants[participant])
+        return participant
+
+    def _check_in(self, request: httpx.Request) -> httpx.Response:
+        who = self._who(request)
+        wanted = json.loads(request.content).get("models")
+        if self._round is None or (wanted is not None and self.model not in wanted):
+            wait = {"action": "wait", "retry_after": self.retry_after, "reason": "no_open_round"}
+            return httpx.Response(200, json=wait | {"run": None, "detail": "No round is open."})
+        mine = [
+            place
+            for place in self._places.values()
+            if place.participant == who and place.document["round"] == self._round["id"]
+        ]
+        place = mine[0] if mine else self._invite(who)
+        if place.state != "training":
+            wait = {
+                "action": "wait",
+                "retry_after": self.retry_after,
+                "reason": "round_in_progress",
+            }
+            return httpx.Response(200, json=wait | {"run": 1, "detail": "The round goes on."})
+        return httpx.Response(200, json={"action": "train", "assignment": place.document})
+
+    def _invite(self, who: str) -> _Place:
+        assert self._round is not None
+        document = {
+            "id": next(self._ids),
+            "state": "training",
+            "reason": "",
+            "run": 1,
+            "round": self._round["id"],
+            "number": self._round["id"],
+            "rounds": 100,
+            "model": self.model,
+            "architecture_digest": self._document["architecture_digest"],
+            "version": self._round["version"],
+            "hyperparameters": self.hyperparameters,
+            "seed": 7,
+            "encoding": "float32",
+            "deadline": None,
+            "seconds_left": None,
+        }
+        place = self._places[document["id"]] = _Place(who, document)
+        return place
+
+    def _place(self, request: httpx.Request, assignment: str) -> _Place:
+        place = self._places.get(int(assignment))
+        if place is None or place.participant != self._who(request):
+            raise _Refused(404, "assignment_not_found", "Expected one of your assignments.")
+        return place
+
+    def _open_place(self, request: httpx.Request, assignment: str) -> _Place:
+        place = self._place(request, assignment)
+        if place.state != "training":
+            raise _Refused(409, "round_closed", "Expected an open assignment.")
+        return place
+
+    def _assignment(self, request: httpx.Request, assignment: str) -> httpx.Response:
+        place = self._place(request, assignment)
+        return httpx.Response(200, json=place.document | {"state": place.state})
+
+    def _progress(self, request: httpx.Request, assignment: str) -> httpx.Response:
+        self._open_place(request, assignment)
+        self.progress.append((int(assignment), json.loads(request.content)))
+        return httpx.Response(200, json={"state": "training", "seconds_left": None})
+
+    def _update(self, request: httpx.Request, assignment: str) -> httpx.Response:
+        place = self._place(request, assignment)
+        if "Content-Length" not in request.headers:
+            raise _Refused(411, "length_required", "Expected a Content-Length.")
+        raw = wire.unb64(request.headers["Fedserver-Manifest"])
+        key = self._participants[place.participant].public_key
+        _verify(key, wire.update_message(raw), request.headers["Fedserver-Signature"])
+        digest = hashlib.sha256(request.content).hexdigest()
+        if place.state == "uploaded" and place.digest != digest:
+            raise _Refused(409, "update_conflict", "Expected the same update again.")
+        if place.state == "training":
+            self._take_update(place, raw, request.content)
+            place.state, place.digest = "uploaded", digest
+        elif place.state != "uploaded":
+            raise _Refused(409, "round_closed", "Expected an open round.")
+        receipt = {"assignment": int(assignment), "digest": digest, "state": "uploaded"}
+        return httpx.Response(200, json=receipt)
+
+    def _take_update(self, place: _Place, raw: bytes, body: bytes) -> None:
+        try:
+            manifest = wire.UpdateManifest.from_bytes(raw)
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "update"
+                path.write_bytes(body)
+                specs = wire.tensors_of(self.weights, wire.FEDERATED)
+                tensors = wire.open_tensors(path, specs)
+                wire.norm(wire.open_flat(path, specs), specs)
+                deltas = {name: np.array(value) for name, value in tensors.items()}
+        except wire.WireError as error:
+            raise _Refused(422, error.code, error.detail) from error
+        told = (manifest.assignment, manifest.round, manifest.base, manifest.digest)
+        document = place.document
+        base, digest = document["version"]["weights"]["sha256"], hashlib.sha256(body).hexdigest()
+        if told != (document["id"], document["round"], base, digest):
+            raise _Refused(422, "manifest_invalid", "Expected the manifest of this update.")
+        self.updates.append(
+            ReceivedUpdate(place.participant, document["id"], manifest, deltas, body)
+        )
+
+    def _failure(self, request: httpx.Request, assignment: str) -> httpx.Response:
+        place = self._open_place(request, assignment)
+        body = json.loads(request.content)
+        self.failures.append((int(assignment), body["reason"], body["detail"]))
+        place.state = "failed"
+        return httpx.Response(200, json=place.document | {"state": "failed"})
+
+    def _withdraw(self, request: httpx.Request, assignment: str) -> httpx.Response:
+        self._open_place(request, assignment).state = "withdrawn"
+        return httpx.Response(204)
+
+    def _blob_door(self, request: httpx.Request, digest: str) -> httpx.Response:
+        self._who(request)
+        content = self.blobs.get(digest)
+        if content is None:
+            raise _Refused(404, "blob_not_found", "Expected the digest of a blob.")
+        headers = {"ETag": f'"{digest}"', "Cache-Control": "immutable"}
+        asked = re.fullmatch(r"bytes=(\d+)-", request.headers.get("Range", ""))
+        if not asked or request.headers.get("If-Range", headers["ETag"]) != headers["ETag"]:
+            return httpx.Response(200, headers=headers, content=content)
+        start, length = int(asked[1]), len(content)
+        if start >= length:
+            return httpx.Response(416, headers={"Content-Range": f"bytes */{length}"})
+        headers["Content-Range"] = f"bytes {start}-{length - 1}/{length}"
+        return httpx.Response(206, headers=headers, content=content[start:])
+
+    def _model(self, request: httpx.Request, slug: str) -> httpx.Response:
+        self._who(request)
+        if slug != self.model:
+            raise _Refused(404, "model_not_found", "Expected the slug of a model.")
+        return httpx.Response(200, json=self._document)
+
+    def _rotate(self, request: httpx.Request) -> httpx.Response:
+        who = self._who(request)
+        body, participant = json.loads(request.content), self._participants[who]
+        message = wire.rotate_message(body["public_key"])
+        _verify(participant.public_key, message, body["signature"])
+        participant.public_key = body["public_key"]
+        self._tokens = {token: owner for token, owner in self._tokens.items() if owner != who}
+        return httpx.Response(200, json={"participant": who})
+
+    def _leave(self, request: httpx.Request) -> httpx.Response:
+        del self._participants[self._who(request)]
+        return httpx.Response(204)
+
+
+_ROUTES = (
+    ("GET", r"", "_root"),
+    ("POST", r"enrol", "_enrol"),
+    ("POST", r"challenges", "_challenge"),
+    ("POST", r"tokens", "_log_in"),
+    ("POST", r"check-in", "_check_in"),
+    ("GET", r"assignments/(\d+)", "_assignment"),
+    ("DELETE", r"assignments/(\d+)", "_withdraw"),
+    ("POST", r"assignments/(\d+)/progress", "_progress"),
+    ("PUT", r"assignments/(\d+)/update", "_update"),
+    ("POST", r"assignments/(\d+)/failure", "_failure"),
+    ("GET", r"blobs/([0-9a-f]{64})", "_blob_door"),
+    ("GET", r"models/([^/]+)", "_model"),
+    ("POST", r"participants/me/rotate", "_rotate"),
+    ("DELETE", r"participants/me", "_leave"),
+)
+
+
+class _Refused(Exception):
+    def __init__(self, status: int, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.status, self.code, self.detail = status, code, detail
+
+    def answer(self) -> httpx.Response:
+        problem = {"type": "about:blank", "title": self.code, "status": self.status}
+        return httpx.Response(
+            self.status,
+            json=problem | {"detail": self.detail, "code": self.code},
+            headers={"Content-Type": "application/problem+json"},
+        )
+
+
+def _verify(public_key: str, message: bytes, signature: str) -> None:
+    try:
+        key = Ed25519PublicKey.from_public_bytes(wire.unb64(public_key))
+        key.verify(wire.unb64(signature), message)
+    except (InvalidSignature, wire.WireError) as error:
+        raise _Refused(401, "signature_invalid", "Expected a valid signature.") from error
+
+
+def _check_state(participant: _Enrolled) -> None:
+    if participant.state != "active":
+        detail = f"Expected an active participant. Received: {participant.state}"
+        raise _Refused(403, f"participant_{participant.state}", detail)
+
+
+def _handler(server: FakeServer) -> type[http.server.BaseHTTPRequestHandler]:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def answer(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            url = f"http://127.0.0.1{self.path}"
+            request = httpx.Request(self.command, url, headers=self.headers.items(), content=body)
+            try:
+                response = server.handle(request)
+            except httpx.RequestError:
+                self.close_connection = True
+                return
+            self.send_response(response.status_code)
+            for name, value in response.headers.items():
+                if name.lower() != "content-length":
+                    self.send_header(name, value)
+            self.send_header("Content-Length", str(len(response.content)))
+            self.end_headers()
+            self.wfile.write(response.content)
+
+        do_GET = do_POST = do_PUT = do_DELETE = answer  # noqa: N815 - the names that it looks for
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    return Handler
+
+
+@dataclass(slots=True)
+class FakeTrainer:
+    """A trainer that needs no Keras: every federated value changes by `step`.
+
+    Args:
+        step: delta of every federated value; a NaN plays a training that diverged.
+        epochs: how often `on_epoch` is called.
+        weights: weights manifest of the model.
+        calls: the weights that each training started from.
+    """
+
+    step: float = 0.01
+    epochs: int = 2
+    weights: Sequence[wire.WeightSpec] = WEIGHTS
+    calls: list[dict[str, np.ndarray]] = field(default_factory=list)
+
+    def train(
+        self,
+        weights: Mapping[str, np.ndarray],
+        data: Data,
+        hyperparameters: Mapping[str, Any],
+        seed: int,
+        on_epoch: OnEpoch | None = None,
+    ) -> FakeResult:
+        """Change every value by the step, and the local ones by one."""
+        self.calls.append({name: np.array(value) for name, value in weights.items()})
+        for epoch in range(1, self.epochs + 1):
+            if on_epoch is not None:
+                on_epoch(epoch, self.epochs, {"loss": 1 / epoch})
+        federated = wire.tensors_of(self.weights, wire.FEDERATED)
+        local = wire.tensors_of(self.weights, wire.LOCAL)
+        return FakeResult(
+            deltas={spec.name: np.full(spec.shape, self.step, np.float32) for spec in federated},
+            samples=len(data[0]),
+            metrics={"loss": 1 / self.epochs},
+            local={spec.name: weights[spec.name] + np.float32(1) for spec in local},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FakeResult:
+    """What `FakeTrainer` answers."""
+
+    deltas: dict[str, np.ndarray]
+    samples: int
+    metrics: dict[str, float]
+    local: dict[str, np.ndarray]
