@@ -19,9 +19,14 @@ class HasRole(BasePermission):
     message = "Your role does not allow this."
 
     def has_permission(self, request: Request, view: Any) -> bool:
-        if request.method in SAFE_METHODS:
-            allowed = getattr(view, "read_roles", VIEWERS)
-        else:
-            allowed = getattr(view, "write_roles", OPERATORS)
-        allowed = getattr(view, "action_roles", {}).get(getattr(view, "action", None), allowed)
+        allowed = allowed_roles(view, str(request.method))
         return not roles_of(request.user).isdisjoint(allowed)
+
+
+def allowed_roles(view: Any, method: str) -> tuple[str, ...]:
+    """The roles of which a user needs one, for a request of this method to this view."""
+    if method in SAFE_METHODS:
+        allowed = getattr(view, "read_roles", VIEWERS)
+    else:
+        allowed = getattr(view, "write_roles", OPERATORS)
+    return getattr(view, "action_roles", {}).get(getattr(view, "action", None), allowed)

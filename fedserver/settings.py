@@ -237,6 +237,12 @@ SPECTACULAR_SETTINGS = {
     "REDOC_DIST": "SIDECAR",
     "SCHEMA_PATH_PREFIX": r"/api/v1",
     "COMPONENT_SPLIT_REQUEST": True,
+    "ENUM_NAME_OVERRIDES": {
+        "AssignmentState": "rounds.models.Assignment.State",
+        "ParticipantState": "rounds.models.Participant.State",
+        "RoundPhase": "rounds.models.Round.Phase",
+        "RunState": "rounds.models.Run.State",
+    },
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
         "rounds.api.schema.add_doors",

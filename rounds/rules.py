@@ -8,6 +8,31 @@ from rounds import aggregation
 from rounds.errors import RulesInvalid
 from rounds.models import Run
 
+# What may be said of a run when it is created, beside its model.
+FIELDS = (
+    "name",
+    "strategy",
+    "strategy_options",
+    "hyperparameters",
+    "seed",
+    "rounds_planned",
+    "until_metric",
+    "until_value",
+    "selection",
+    "fraction",
+    "over_selection",
+    "cohort_goal",
+    "cohort_min",
+    "selecting_seconds",
+    "target",
+    "quorum",
+    "training_seconds",
+    "quarantine_factor",
+    "gate_metric",
+    "gate_tolerance",
+    "retries",
+    "retry_seconds",
+)
 OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "adagrad")
 HYPERPARAMETERS: dict[str, Any] = {
     "epochs": 1,

@@ -8,6 +8,12 @@ from models_app import selectors as registry
 from rounds.models import Assignment, JoinCode, Participant, Round, Run
 
 Place = Assignment.State
+_HEAVY = ("architecture", "weights_manifest")  # of a model: megabytes, and no list shows them
+
+
+def _light(rows: QuerySet[Any], path: str) -> QuerySet[Any]:
+    """Rows with the model at `path`, but for its heavy columns."""
+    return rows.select_related(path).defer(*(f"{path}__{name}" for name in _HEAVY))
 
 
 def may_download(participant: Participant, sha256: str) -> bool:
@@ -22,7 +28,7 @@ def may_download(participant: Participant, sha256: str) -> bool:
 def runs() -> QuerySet[Run]:
     """Runs, newest first, with how many of their rounds were published."""
     return (
-        Run.objects.select_related("model", "created_by")
+        _light(Run.objects.select_related("created_by"), "model")
         .annotate(published=Count("rounds", filter=Q(rounds__phase=Round.Phase.PUBLISHED)))
         .order_by("-id")
     )
@@ -32,7 +38,7 @@ def rounds() -> QuerySet[Round]:
     """Rounds, newest first, with the counts of their assignments."""
     states = {state: Count("assignments", filter=Q(assignments__state=state)) for state in Place}
     return (
-        Round.objects.select_related("run__model", "base", "version")
+        _light(Round.objects.select_related("base", "version"), "run__model")
         .annotate(
             invited_count=Count("assignments"),
             **{f"{state}_count": count for state, count in states.items() if state != "invited"},
@@ -53,7 +59,7 @@ def assignments() -> QuerySet[Assignment]:
 def participants() -> QuerySet[Participant]:
     """Participants by name, with how often they took part."""
     return (
-        Participant.objects.select_related("model", "join_code")
+        _light(Participant.objects.select_related("join_code"), "model")
         .annotate(
             invited_count=Count("assignments"),
             accepted_count=Count("assignments", filter=Q(assignments__state=Place.ACCEPTED)),
@@ -64,7 +70,7 @@ def participants() -> QuerySet[Participant]:
 
 def join_codes() -> QuerySet[JoinCode]:
     """Join codes, newest first."""
-    return JoinCode.objects.select_related("model", "created_by").order_by("-id")
+    return _light(JoinCode.objects.select_related("created_by"), "model").order_by("-id")
 
 
 def run_report(run: Run) -> list[dict[str, Any]]:
@@ -105,3 +111,9 @@ def round_line(one: Any) -> dict[str, Any]:
 def active_rounds() -> QuerySet[Round]:
     """Rounds that are neither published nor failed nor cancelled, oldest first."""
     return rounds().filter(phase__in=Round.ACTIVE).order_by("id")
+
+
+def active_round_ids(run_id: int) -> list[int]:
+    """Ids of a run's active rounds, of which there is one at most: whom to ring for."""
+    active = Round.objects.filter(run=run_id, phase__in=Round.ACTIVE)
+    return list(active.values_list("pk", flat=True))

@@ -15,19 +15,10 @@ from accounts.roles import Role
 from client_sdk import wire
 from rounds import enrolment, lifecycle, tasks
 from rounds.api import documents
+from rounds.api.serializers import StrictSerializer
 from rounds.models import Assignment, Participant
 
 PARTICIPANTS = (Role.PARTICIPANT,)
-
-
-class StrictSerializer(serializers.Serializer[Any]):
-    """Refuses fields that it does not know: a misspelt one must not be silently ignored."""
-
-    def to_internal_value(self, data: Any) -> Any:
-        if isinstance(data, dict) and (unknown := sorted(data.keys() - self.fields.keys())):
-            detail = f"Expected one of {sorted(self.fields)}. Received: {unknown[0]}"
-            raise serializers.ValidationError({unknown[0]: detail})
-        return super().to_internal_value(data)
 
 
 class Throttle(ScopedRateThrottle):

@@ -1,8 +1,14 @@
 """The OpenAPI schema's additions: problem documents, and the doors in front of Django."""
 
-from typing import Any
+from typing import Any, ClassVar
 
+from django.conf import settings
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.openapi import AutoSchema
+from rest_framework.permissions import AllowAny
+
+from accounts.permissions import allowed_roles
+from accounts.roles import LADDER, Role
 
 PROBLEM = {
     "type": "object",
@@ -35,6 +41,40 @@ class ProblemAutoSchema(AutoSchema):
         return operation
 
 
+class _RoleScheme(OpenApiAuthenticationExtension):
+    """A way to sign in, offered where one of its roles may pass."""
+
+    roles: ClassVar[frozenset[str]] = frozenset(LADDER)
+    definition: ClassVar[dict[str, str]] = {"type": "http", "scheme": "bearer"}
+
+    def get_security_definition(self, auto_schema: Any) -> dict[str, str]:
+        return self.definition
+
+    def get_security_requirement(self, auto_schema: Any) -> Any:
+        view = auto_schema.view
+        allowed = allowed_roles(view, auto_schema.method)
+        if AllowAny in view.permission_classes or not self.roles.isdisjoint(allowed):
+            return {self.name: []}
+        return []
+
+
+class ParticipantToken(_RoleScheme):
+    target_class = "rounds.api.authentication.ParticipantTokenAuthentication"
+    name = "participantToken"
+    roles = frozenset({Role.PARTICIPANT})
+
+
+class PersonalToken(_RoleScheme):
+    target_class = "accounts.authentication.PersonalTokenAuthentication"
+    name = "personalToken"
+
+
+class Session(_RoleScheme):
+    target_class = "accounts.authentication.SessionAuthentication"
+    name = "session"
+    definition: ClassVar = {"type": "apiKey", "in": "cookie", "name": settings.SESSION_COOKIE_NAME}
+
+
 def add_doors(result: dict[str, Any], **_: Any) -> dict[str, Any]:
     """Describe what `doors.py` serves: Django does not see it, readers of the schema must."""
     result["components"].setdefault("schemas", {})["Problem"] = PROBLEM
@@ -44,9 +84,6 @@ def add_doors(result: dict[str, Any], **_: Any) -> dict[str, Any]:
             for status in (*ERRORS, "411", "413", "415", "422"):
                 operation["responses"].setdefault(status, _PROBLEM_RESPONSE)
         result["paths"].setdefault(path, {}).update(methods)
-    schemes = result["components"].setdefault("securitySchemes", {})
-    schemes["participantToken"] = {"type": "http", "scheme": "bearer"}
-    schemes["personalToken"] = {"type": "http", "scheme": "bearer"}
     return result
 
 

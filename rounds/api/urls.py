@@ -9,6 +9,7 @@ from rounds.api import participant_views as participant
 router = SimpleRouter(trailing_slash=False)
 router.register("runs", operator_views.RunViewSet)
 router.register("rounds", operator_views.RoundViewSet)
+router.register(r"rounds/(?P<round_id>[0-9]{1,18})/assignments", operator_views.AssignmentViewSet)
 router.register("participants", operator_views.ParticipantViewSet)
 router.register("join-codes", operator_views.JoinCodeViewSet)
 router.register("events", operator_views.EventViewSet)

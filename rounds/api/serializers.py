@@ -1,0 +1,336 @@
+"""What operators read and write, as JSON."""
+
+from typing import Any, ClassVar
+
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from journal.events import KINDS, SUBJECTS
+from models_app.models import Model
+from rounds import rules
+from rounds.models import Assignment, JoinCode, Participant, Round, Run, Update
+
+GREATEST_ID = 2**63 - 1
+
+
+class StrictSerializer(serializers.Serializer[Any]):
+    """Refuses fields that it does not know: a misspelt one must not be silently ignored."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        if isinstance(data, dict) and (unknown := sorted(data.keys() - self.fields.keys())):
+            known = sorted(self.fields)
+            raise serializers.ValidationError(
+                {unknown[0]: f"Expected one of {known}. Received: {unknown[0]}"}
+            )
+        return super().to_internal_value(data)
+
+
+class ReasonSerializer(StrictSerializer):
+    """Why, in a sentence for people; it goes into the journal."""
+
+    reason = serializers.CharField(max_length=1000, required=False, allow_blank=True, default="")
+
+
+def _slug_of_model() -> serializers.SlugRelatedField[Model]:
+    return serializers.SlugRelatedField(slug_field="slug", read_only=True)
+
+
+def _name_of_user() -> serializers.SlugRelatedField[Any]:
+    return serializers.SlugRelatedField(slug_field="username", read_only=True)
+
+
+# --- Runs -------------------------------------------------------------------------------------
+
+
+class HyperparametersSerializer(StrictSerializer):
+    """How participants train; `rounds.rules` knows the defaults and the ranges."""
+
+    epochs = serializers.IntegerField(required=False)
+    batch_size = serializers.IntegerField(required=False)
+    learning_rate = serializers.FloatField(required=False)
+    optimizer = serializers.ChoiceField(choices=rules.OPTIMIZERS, required=False)
+    momentum = serializers.FloatField(required=False)
+    max_steps = serializers.IntegerField(
+        required=False, allow_null=True, help_text="steps of one assignment; null: no limit"
+    )
+
+
+class RunSerializer(serializers.ModelSerializer[Run]):
+    """A run with its rules and where it stands."""
+
+    model = _slug_of_model()
+    created_by = _name_of_user()
+    strategy_options = serializers.DictField(read_only=True)
+    hyperparameters = HyperparametersSerializer(read_only=True)
+    published = serializers.IntegerField(read_only=True, help_text="rounds that were published")
+
+    class Meta:
+        model = Run
+        fields = (
+            "id",
+            "model",
+            *rules.FIELDS,
+            "state",
+            "reason",
+            "failures",
+            "published",
+            "next_round_at",
+            "created_by",
+            "created_at",
+            "started_at",
+            "ended_at",
+        )
+        read_only_fields = fields
+
+
+class NewRunSerializer(StrictSerializer, serializers.ModelSerializer[Run]):
+    """A run to be created: its model, and the rules that differ from their defaults."""
+
+    model = serializers.SlugRelatedField(slug_field="slug", queryset=Model.objects.all())
+    strategy_options = serializers.DictField(required=False)
+    hyperparameters = HyperparametersSerializer(required=False)
+
+    class Meta:
+        model = Run
+        fields = ("model", *rules.FIELDS)
+        extra_kwargs: ClassVar = {"name": {"required": False, "allow_blank": True}}
+        validators = ()
+
+
+class RoundLineSerializer(serializers.Serializer[Any]):
+    """What became of one round."""
+
+    number = serializers.IntegerField()
+    state = serializers.ChoiceField(choices=Round.Phase.choices)
+    version = serializers.IntegerField(allow_null=True)
+    accepted = serializers.IntegerField()
+    rejected = serializers.IntegerField(help_text="rejected or quarantined")
+    samples = serializers.IntegerField()
+    accuracy = serializers.FloatField(allow_null=True)
+    loss = serializers.FloatField(allow_null=True)
+    seconds = serializers.FloatField(allow_null=True)
+    overhead_seconds = serializers.FloatField(
+        allow_null=True, help_text="from the last update to the new version being offered"
+    )
+
+
+# --- Rounds and assignments -------------------------------------------------------------------
+
+
+class RoundSerializer(serializers.ModelSerializer[Round]):
+    """A round: its phase, its cohort, and what came of it."""
+
+    model = serializers.CharField(source="run.model.slug", read_only=True)
+    base = serializers.IntegerField(source="base.number", read_only=True)
+    version = serializers.IntegerField(source="version.number", default=None, read_only=True)
+    metrics = serializers.DictField(
+        source="version.metrics", default=dict, read_only=True, help_text="of the version"
+    )
+    cohort = serializers.SerializerMethodField(
+        help_text="how many assignments there are, in all and in each state"
+    )
+    samples = serializers.IntegerField(
+        read_only=True, allow_null=True, help_text="behind the accepted updates"
+    )
+    last_update_at = serializers.DateTimeField(read_only=True, allow_null=True)
+
+    class Meta:
+        model = Round
+        fields = (
+            "id",
+            "run",
+            "model",
+            "number",
+            "phase",
+            "code",
+            "reason",
+            "base",
+            "version",
+            "metrics",
+            "cohort",
+            "target",
+            "quorum",
+            "samples",
+            "diagnostics",
+            "deadline",
+            "attempts",
+            "opened_at",
+            "training_at",
+            "aggregating_at",
+            "evaluating_at",
+            "last_update_at",
+            "ended_at",
+        )
+        read_only_fields = fields
+
+    @extend_schema_field(serializers.DictField(child=serializers.IntegerField()))
+    def get_cohort(self, round_: Any) -> dict[str, int]:
+        # `invited` is an assignment's first state: all were, and who moved on still was.
+        return {str(state): getattr(round_, f"{state}_count") for state in Assignment.State}
+
+
+class UpdateSerializer(serializers.ModelSerializer[Update]):
+    """What an assignment uploaded."""
+
+    metrics = serializers.DictField(read_only=True)
+
+    class Meta:
+        model = Update
+        fields = ("digest", "bytes", "samples", "norm", "metrics", "received_at", "deleted_at")
+        read_only_fields = fields
+
+
+class AssignmentSerializer(serializers.ModelSerializer[Assignment]):
+    """A participant's place in a round."""
+
+    participant = serializers.UUIDField(source="participant.uuid", read_only=True)
+    name = serializers.CharField(source="participant.name", read_only=True)
+    metrics = serializers.DictField(read_only=True, help_text="as last reported while training")
+    update = UpdateSerializer(read_only=True, allow_null=True)  # type: ignore[assignment]
+
+    class Meta:
+        model = Assignment
+        fields = (
+            "id",
+            "round",
+            "participant",
+            "name",
+            "state",
+            "code",
+            "reason",
+            "detail",
+            "refusals",
+            "activity",
+            "fraction",
+            "epoch",
+            "epochs",
+            "metrics",
+            "update",
+            "invited_at",
+            "training_at",
+            "uploaded_at",
+            "ended_at",
+            "last_seen_at",
+        )
+        read_only_fields = fields
+
+
+# --- Participants and join codes --------------------------------------------------------------
+
+
+class ParticipantSerializer(serializers.ModelSerializer[Participant]):
+    """A participant, and how often it took part."""
+
+    model = _slug_of_model()
+    sdk = serializers.DictField(read_only=True, help_text="versions, as last told by the SDK")
+    invited = serializers.IntegerField(source="invited_count", read_only=True)
+    accepted = serializers.IntegerField(source="accepted_count", read_only=True)
+
+    class Meta:
+        model = Participant
+        fields = (
+            "uuid",
+            "id",
+            "name",
+            "state",
+            "model",
+            "public_key",
+            "join_code",
+            "sdk",
+            "invited",
+            "accepted",
+            "enrolled_at",
+            "last_seen_at",
+        )
+        read_only_fields = fields
+
+
+class JoinCodeSerializer(serializers.ModelSerializer[JoinCode]):
+    """A join code, without its secret."""
+
+    model = _slug_of_model()
+    created_by = _name_of_user()
+
+    class Meta:
+        model = JoinCode
+        fields = (
+            "id",
+            "label",
+            "model",
+            "max_uses",
+            "uses",
+            "expires_at",
+            "withdrawn_at",
+            "created_by",
+            "created_at",
+        )
+        read_only_fields = fields
+
+
+class NewJoinCodeSerializer(StrictSerializer):
+    """A join code to be made."""
+
+    label = serializers.CharField(  # type: ignore[assignment]
+        max_length=100, required=False, allow_blank=True, default="", help_text="for whom it is"
+    )
+    model = serializers.SlugRelatedField(
+        slug_field="slug",
+        queryset=Model.objects.all(),
+        required=False,
+        allow_null=True,
+        default=None,
+        help_text="the one model that its participants train; null: any",
+    )
+    max_uses = serializers.IntegerField(required=False, default=1)
+    expires_at = serializers.DateTimeField(
+        required=False, allow_null=True, default=None, help_text="null: in a week"
+    )
+
+
+class MadeJoinCodeSerializer(JoinCodeSerializer):
+    """A join code with its secret, which is told this once."""
+
+    code = serializers.CharField(read_only=True)
+
+    class Meta:
+        model = JoinCode
+        fields = (*JoinCodeSerializer.Meta.fields, "code")
+        read_only_fields = fields
+
+
+# --- Events -----------------------------------------------------------------------------------
+
+
+class EventQuerySerializer(StrictSerializer):
+    """Which lines of the journal."""
+
+    after = serializers.IntegerField(
+        min_value=0, max_value=GREATEST_ID, default=0, help_text="the greatest id seen so far"
+    )
+    limit = serializers.IntegerField(min_value=1, max_value=1000, default=100)
+    kind = serializers.ChoiceField(choices=sorted(KINDS), required=False)
+    model = serializers.IntegerField(required=False, help_text="ids, as events carry them")
+    run = serializers.IntegerField(required=False)
+    round = serializers.IntegerField(required=False)
+    participant = serializers.IntegerField(required=False)
+
+
+class EventSerializer(serializers.Serializer[Any]):
+    """One line of the journal, as `journal.events.as_json` writes it."""
+
+    id = serializers.IntegerField()
+    at = serializers.DateTimeField()
+    kind = serializers.ChoiceField(choices=sorted(KINDS))
+    actor = serializers.CharField(help_text="empty: the server itself")
+    reason = serializers.CharField()
+
+    def get_fields(self) -> dict[str, Any]:
+        subjects = {name: serializers.IntegerField(required=False) for name in SUBJECTS}
+        return super().get_fields() | subjects | {"data": serializers.DictField()}
+
+
+class EventsSerializer(serializers.Serializer[Any]):
+    """Lines after the cursor, oldest first, and the cursor to go on from."""
+
+    events = EventSerializer(many=True)
+    next = serializers.IntegerField(help_text="the `after` of the next request")
