@@ -2,12 +2,15 @@
 
 import itertools
 import os
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
 import redis
+import uvicorn
 from django.conf import settings
 from django.db import connections
 
@@ -54,3 +57,22 @@ def valkey(valkey_server: str) -> str:
     """The `REDIS_URL` of a real, empty Valkey, the one that the settings name."""
     redis.Redis.from_url(valkey_server).flushall()
     return valkey_server
+
+
+@pytest.fixture
+def server(transactional_db: None, valkey: str) -> Iterator[str]:
+    """The address of the real ASGI server, on the test's own database, in a thread."""
+    from fedserver.asgi import application  # after the stage is set
+
+    config = uvicorn.Config(application, port=0, lifespan="off", log_level="warning")
+    uvicorn_server = uvicorn.Server(config)
+    thread = threading.Thread(target=uvicorn_server.run)
+    thread.start()
+    while not uvicorn_server.started:
+        time.sleep(0.005)
+    port = uvicorn_server.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        uvicorn_server.should_exit = uvicorn_server.force_exit = True
+        thread.join()

@@ -37,6 +37,8 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
     if early_config.known_args_namespace.database == "postgresql":
         _start_postgres(early_config, home)
     # A bell that is rung must ring nowhere, unless the test asks for the `valkey` fixture.
+    # A thread that served a test must not keep its connection, or no database could be dropped.
+    os.environ["FEDSERVER_CONN_MAX_AGE"] = "0"
     os.environ["REDIS_URL"] = f"unix://{home / 'valkey.sock'}"
     return (yield)
 
