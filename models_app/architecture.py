@@ -25,7 +25,7 @@ _MODULES: Final = frozenset(
         "keras.initializers",
         "keras.layers",
         "keras.models",
-        "keras.quantizers",
+        "keras.ops",
         "keras.random",
         "keras.regularizers",
         "keras.src.models.functional",
@@ -34,6 +34,7 @@ _MODULES: Final = frozenset(
 )
 _TOP_LEVEL: Final = frozenset({"Sequential", "Functional", "Model", "DTypePolicy", "SeedGenerator"})
 _OPERATIONS: Final = "keras.src.ops."  # what `a + b` and `keras.ops.relu(x)` leave in a graph
+_FUNCTIONS: Final = frozenset({"builtins", "keras.activations"})
 _MODELS: Final = frozenset({"Sequential", "Functional"})
 _VALUES: Final = frozenset(
     {"__keras_tensor__", "__tensor__", "__numpy__", "__bytes__", "__ellipsis__", "__slice__"}
@@ -46,8 +47,10 @@ _REFUSED: Final = {
     "TorchModuleWrapper": "it unpickles a PyTorch module",
     "JaxLayer": "it carries Python code",
     "FlaxLayer": "it carries Python code",
+    "IntegerLookup": "it reads vocabularies from files and keeps state that is no weight",
+    "StringLookup": "it reads vocabularies from files and keeps state that is no weight",
+    "TextVectorization": "it reads vocabularies from files and keeps state that is no weight",
 }
-_FILES: Final = ("vocabulary", "idf_weights")  # given as a string, a layer reads them from a file
 _DEPTH: Final = 200
 
 
@@ -105,22 +108,21 @@ def _objects(value: Any, place: str, depth: int = 0) -> Iterator[tuple[str, Conf
 
 def _check_object(place: str, part: Config) -> None:
     name, module, inner = part["class_name"], part.get("module"), part.get("config")
+    if not isinstance(name, str):
+        raise _refusal(place, name, "a class has no name")
     if name in _VALUES:
         return
-    if not isinstance(name, str) or name in _REFUSED:
-        raise _refusal(place, name, _REFUSED.get(str(name), "it has no name"))
+    if name in _REFUSED:
+        raise _refusal(place, name, _REFUSED[name])
     registered = part.get("registered_name")
     if registered not in (None, name, inner if name == "function" else None):
         raise _refusal(place, registered, "custom objects are Python code that the file lacks")
     if name == "function":
-        if not isinstance(inner, str) or module not in (_MODULES | {"builtins"}):
+        if not isinstance(inner, str) or module not in _FUNCTIONS:
             raise _refusal(place, f"{module}.{inner}", "it is no built-in function of Keras")
         return
     if not _is_built_in(module, name):
         raise _refusal(place, f"{module}.{name}", "it is no built-in part of Keras")
-    for key in _FILES:
-        if isinstance(inner, dict) and isinstance(inner.get(key), str):
-            raise _refusal(place, f"{name}({key}={inner[key]!r})", "it reads a file")
 
 
 def _is_built_in(module: Any, name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Keras, and the only module of the server that imports it: build, weigh, evaluate, export.
+"""Keras, and the only module of the server that imports it: build, weigh, evaluate.
 
 Import this inside the function that needs it, in a worker or a command: TensorFlow costs seconds
 of processor time and half a gigabyte in each process, and the web process must never pay that.
@@ -10,11 +10,11 @@ round pays for the arithmetic only.
 import json
 import os
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever the user's own notebooks use
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -128,25 +128,13 @@ def load_state(
             state.variable.assign(tensors[spec.name])
 
 
-def version_tensors(version: "ModelVersion") -> dict[str, np.ndarray]:
-    """All tensors of a version: the federated ones and the fixed ones, mapped from the store."""
-    model = version.model
-    tensors = wire.open_tensors(blobs.path(version.weights), model.federated)
-    if version.fixed:
-        tensors |= wire.open_tensors(blobs.path(version.fixed), model.fixed)
-    return tensors
-
-
 def build_version(version: "ModelVersion") -> keras.Model:
     """A model that predicts what this version predicts, to the bit."""
+    from models_app import selectors  # needs Django's apps, which the opening process has not
+
     model = build(version.model.architecture)
-    load_state(model, version.model.weights, version_tensors(version))
+    load_state(model, version.model.weights, selectors.tensors(version))
     return model
-
-
-def export_keras(version: "ModelVersion", path: Path) -> None:
-    """Write a version as a `.keras` file."""
-    build_version(version).save(path)
 
 
 # --- Evaluation -----------------------------------------------------------------------------
@@ -287,12 +275,24 @@ def _per_example(values: tf.Tensor) -> tf.Tensor:
     return tf.reduce_mean(flat, axis=1)
 
 
+class _Judge(Protocol):
+    """What a loss needs to know: its answers, and how good each output is."""
+
+    quality: ClassVar[str]
+
+    def answers(self, y: np.ndarray, count: int, output: tuple[int | None, ...]) -> np.ndarray:
+        """The answers in the shape and dtype that the loss takes."""
+
+    def __call__(self, y: tf.Tensor, outputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Loss and quality of a batch, element by element."""
+
+
 @dataclass(frozen=True)
 class _Sparse:
     """Class numbers against a row of scores."""
 
     from_logits: bool
-    quality = "accuracy"
+    quality: ClassVar[str] = "accuracy"
 
     def answers(self, y: np.ndarray, count: int, output: tuple[int | None, ...]) -> np.ndarray:
         if y.ndim == len(output) and y.shape[-1] == 1:
@@ -300,7 +300,9 @@ class _Sparse:
         classes = output[-1] or 0
         _expect_answers(y, count, y.ndim == len(output) - 1, f"class numbers for {output}")
         if y.dtype.kind == "f" and (y != np.floor(y)).any():
-            raise InvalidModel("Expected whole class numbers. Received: fractions", field="y")
+            raise InvalidModel(
+                "Expected whole class numbers. Received: fractions", field="evaluation"
+            )
         if y.size and not (y.min() >= 0 and y.max() < classes):
             raise InvalidModel(
                 f"Expected classes from 0 to {classes - 1}. Received: {y.min()} to {y.max()}",
@@ -320,7 +322,7 @@ class _Dense:
     """Answers of the same shape as the outputs."""
 
     from_logits: bool
-    quality = "accuracy"
+    quality: ClassVar[str] = "accuracy"
 
     def answers(self, y: np.ndarray, count: int, output: tuple[int | None, ...]) -> np.ndarray:
         if y.ndim == len(output) - 1 and output[-1] == 1:
@@ -347,20 +349,20 @@ class _Binary(_Dense):
 
 
 class _Squared(_Dense):
-    quality = "mean_absolute_error"
+    quality: ClassVar[str] = "mean_absolute_error"
 
     def __call__(self, y: tf.Tensor, outputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return tf.square(outputs - y), tf.abs(outputs - y)
 
 
 class _Absolute(_Dense):
-    quality = "mean_absolute_error"
+    quality: ClassVar[str] = "mean_absolute_error"
 
     def __call__(self, y: tf.Tensor, outputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return tf.abs(outputs - y), tf.abs(outputs - y)
 
 
-_JUDGES: dict[str, type[_Sparse] | type[_Dense] | Any] = {
+_JUDGES: dict[str, Callable[[bool], _Judge]] = {
     "sparse_categorical_crossentropy": _Sparse,
     "categorical_crossentropy": _OneHot,
     "binary_crossentropy": _Binary,

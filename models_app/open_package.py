@@ -4,12 +4,12 @@ Keras' loader was made for files that one wrote oneself. A file that was uploade
 in a process of its own that knows no secret of the server, may use so much memory, processor time
 and disk and no more, and answers with plain JSON and safetensors. In the order it is done:
 
-1. limits on itself, before the first byte of the file is read;
-2. the archive's table of contents: exactly the known members, no bomb (`check_archive`);
+1. limits on itself, before the first byte of a file is read;
+2. the evaluation set: numbers only; the archive's table of contents: exactly the known members, no bomb (`check_archive`);
 3. the configuration: built-in Keras objects only (`architecture.check`), before Keras is imported;
 4. the HDF5 file: plain numeric data sets only, no links, no bomb (`check_hdf5`);
 5. Keras builds the model in safe mode, loads the weights, rebuilds it from its own JSON;
-6. the evaluation set is read and the model evaluated on it;
+6. the model is evaluated;
 7. `package.json`, `weights.safetensors` and `evaluation.safetensors` are written.
 
 A refusal is `refusal.json`. `models_app.packages` is the other side.
@@ -26,6 +26,8 @@ from typing import IO, Any, Final
 
 from models_app import architecture
 from models_app.errors import FedserverError, InvalidModel, PackageRefused, PackageTooLarge
+
+Examples = tuple[Any, Any]  # NumPy arrays x and y; NumPy is imported when they are read
 
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 MEMBERS: Final = frozenset({"metadata.json", CONFIG, WEIGHTS})
@@ -53,7 +55,9 @@ def main() -> int:
 
 def _limit(limits: dict[str, int]) -> None:
     for name, value in limits.items():
-        resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
+        # The soft limit on processor time is a signal that tells the parent what happened.
+        hard = value + 2 if name == "CPU" else value
+        resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, hard))
 
 
 def _refuse(out: Path, code: str, detail: str, field: str | None = None) -> int:
@@ -67,6 +71,7 @@ def _refuse(out: Path, code: str, detail: str, field: str | None = None) -> int:
 
 def open_keras(job: dict[str, Any], out: Path) -> None:
     """A `.keras` file."""
+    examples = _read_examples(job["evaluation"])
     with _archive(Path(job["package"])) as archive:
         check_archive(archive, job["max_bytes"])
         config = _read_json(archive.read(CONFIG), CONFIG)
@@ -76,18 +81,19 @@ def open_keras(job: dict[str, Any], out: Path) -> None:
     check_hdf5(out / WEIGHTS, job["max_bytes"])
     model = _build(checked)
     model.load_weights(out / WEIGHTS)
-    _write_package(model, config.get("compile_config"), job, out)
+    _write_package(model, config.get("compile_config"), examples, job, out)
 
 
 def open_parts(job: dict[str, Any], out: Path) -> None:
     """Keras JSON and safetensors."""
+    examples = _read_examples(job["evaluation"])
     source = Path(job["architecture"])
     if source.stat().st_size > CONFIG_LIMIT:
         raise PackageTooLarge(f"Expected at most {CONFIG_LIMIT} bytes of architecture.")
     config = _read_json(source.read_bytes(), "architecture")
     model = _build(architecture.check(config))
     _load_safetensors(model, Path(job["weights"]))
-    _write_package(model, config.get("compile_config"), job, out)
+    _write_package(model, config.get("compile_config"), examples, job, out)
 
 
 def write_keras(job: dict[str, Any], out: Path) -> None:
@@ -214,6 +220,48 @@ def _plain_child(group: Any, name: str, seen: int) -> Any:
     return child
 
 
+def _read_examples(source: str) -> Examples | None:
+    """The held-out set of a job: an `.npz` that came with it, or the model's own blob."""
+    from safetensors.numpy import load_file
+
+    if not source:
+        return None
+    with Path(source).open("rb") as file:
+        packed = file.read(2) == b"PK"
+        file.seek(0)
+        if packed:
+            return read_npz(file)
+    tensors = load_file(source)
+    return tensors["x"], tensors["y"]
+
+
+def read_npz(file: IO[bytes]) -> Examples:
+    """The arrays `x` and `y` of an `.npz` file, numbers only, never unpickled.
+
+    Raises:
+        InvalidModel: Arrays are missing, empty, of objects, not finite, or of different lengths.
+    """
+    import numpy as np
+
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            x, y = arrays["x"], arrays["y"]
+    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+        detail = f"Expected an .npz file with the arrays x and y. Received: {error}"[:500]
+        raise InvalidModel(detail, field="evaluation") from None
+    if x.ndim == 0 or y.ndim == 0 or len(x) != len(y) or len(x) == 0:
+        raise InvalidModel(
+            f"Expected as many answers as examples. Received: x {x.shape}, y {y.shape}",
+            field="evaluation",
+        )
+    for name, array in (("x", x), ("y", y)):
+        if array.dtype.kind not in "fiub" or not np.isfinite(array).all():
+            received = f"NaN, infinity or other things ({array.dtype})"
+            detail = f"Expected finite numbers in {name}. Received: {received}"
+            raise InvalidModel(detail, field="evaluation")
+    return x, y
+
+
 def _read_json(raw: bytes, name: str) -> Any:
     try:
         return json.loads(raw)
@@ -285,7 +333,9 @@ def _check_tensors(weights: Sequence[Any], tensors: dict[str, Any], given: int) 
             raise PackageRefused(detail, field="weights")
 
 
-def _write_package(model: Any, compiled: Any, job: dict[str, Any], out: Path) -> None:
+def _write_package(
+    model: Any, compiled: Any, examples: Examples | None, job: dict[str, Any], out: Path
+) -> None:
     from client_sdk import wire
     from models_app import keras_bridge
 
@@ -312,51 +362,23 @@ def _write_package(model: Any, compiled: Any, job: dict[str, Any], out: Path) ->
         "outputs": model.output_shape[-1],
         "objective": objective,
     }
-    if job["evaluation"]:
-        document |= _evaluate(model, weights, spec, objective, job["evaluation"], out)
+    if examples:
+        evaluator = keras_bridge.Evaluator(model, weights, spec, objective, *examples)
+        document["metrics"] = evaluator.metrics()
+        document["evaluation"] = _write_examples(examples, out)
     (out / "package.json").write_text(json.dumps(document))
 
 
-def _evaluate(
-    model: Any, weights: Any, spec: Any, objective: dict[str, Any], source: str, out: Path
-) -> dict[str, Any]:
+def _write_examples(examples: Examples, out: Path) -> dict[str, Any]:
     from client_sdk import wire
     from models_app import keras_bridge
 
-    with Path(source).open("rb") as file:
-        packed = file.read(2) == b"PK"
-        file.seek(0)
-        x, y = read_npz(file) if packed else keras_bridge.read_examples(Path(source))
-    evaluator = keras_bridge.Evaluator(model, weights, spec, objective, x, y)
-    metrics = evaluator.metrics()
-    wire.dump(out / "evaluation.safetensors", {"x": x, "y": y})
-    shapes = {
+    arrays = dict(zip(("x", "y"), examples, strict=True))
+    wire.dump(out / "evaluation.safetensors", arrays)
+    return {
         name: {"shape": list(array.shape), "dtype": keras_bridge.dtype_code(array.dtype)}
-        for name, array in (("x", x), ("y", y))
+        for name, array in arrays.items()
     }
-    return {"metrics": metrics, "evaluation": shapes}
-
-
-def read_npz(file: IO[bytes]) -> tuple[Any, Any]:
-    """The arrays `x` and `y` of an `.npz` file, numbers only, never unpickled.
-
-    Raises:
-        InvalidModel: Arrays are missing, empty, of objects, or of different lengths.
-    """
-    import numpy as np
-
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            x, y = arrays["x"], arrays["y"]
-    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
-        detail = f"Expected an .npz file with the arrays x and y. Received: {error}"[:500]
-        raise InvalidModel(detail, field="evaluation") from None
-    if x.ndim == 0 or y.ndim == 0 or len(x) != len(y) or len(x) == 0:
-        raise InvalidModel(
-            f"Expected as many answers as examples. Received: x {x.shape}, y {y.shape}",
-            field="evaluation",
-        )
-    return x, y
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ The web process, the admin and the commands all come through here, and wait: ope
 20 seconds of another process, one at a time on a machine, and ends with an answer or a refusal
 that names its reason. There is no half-opened model to look after.
 
-    with packages.open_keras(path, evaluation=npz) as package:
+    with packages.open_package(package=path, evaluation=npz) as package:
         registry.create_model("digits", package, actor="alice")
 """
 
@@ -27,7 +27,8 @@ import numpy as np
 from django.conf import settings
 
 from client_sdk import wire
-from models_app import architecture, errors
+from models_app import architecture as architectures
+from models_app import errors
 from models_app.errors import OpeningBusy, PackageRefused, PackageTooLarge
 
 CPU_SECONDS: Final = 300
@@ -65,18 +66,22 @@ class Package:
 
 
 @contextmanager
-def open_keras(
-    path: Path,
+def open_package(
     *,
+    package: Path | None = None,
+    architecture: Path | None = None,
+    weights: Path | None = None,
     evaluation: Path | None = None,
     loss: str = "",
     scale: float = 1.0,
     offset: float = 0.0,
 ) -> Iterator[Package]:
-    """Open a `.keras` file.
+    """Open a model file, in one of two ways.
 
     Args:
-        path: The file.
+        package: A `.keras` file; or else
+        architecture: Keras JSON, and
+        weights: a safetensors file that names tensors as our manifest does, or by ordinals.
         evaluation: Held-out examples: `.npz` with arrays `x` and `y`, or such a blob of ours.
         loss: Name of the loss; empty to take it from the file or the last activation.
         scale: Factor from raw values to inputs, 1/255 for byte images.
@@ -87,30 +92,21 @@ def open_keras(
 
     Raises:
         PackageRefused: With the reason.
+        PackageTooLarge: The files, or what they unpack to, are over a limit.
         InvalidModel: The evaluation set or the loss does not fit.
+        NonFinite: The loss on the evaluation set is NaN or infinite.
+        OpeningBusy: This machine is opening another one.
     """
-    inputs = {"package": path, "evaluation": evaluation}
-    with _opened("open_keras", inputs, loss=loss, scale=scale, offset=offset) as package:
-        yield package
-
-
-@contextmanager
-def open_parts(
-    config: Path,
-    weights: Path,
-    *,
-    evaluation: Path | None = None,
-    loss: str = "",
-    scale: float = 1.0,
-    offset: float = 0.0,
-) -> Iterator[Package]:
-    """Open Keras JSON and a safetensors file that names tensors as our manifest, or by ordinals.
-
-    Args, yields and raises as `open_keras`.
-    """
-    inputs = {"architecture": config, "weights": weights, "evaluation": evaluation}
-    with _opened("open_parts", inputs, loss=loss, scale=scale, offset=offset) as package:
-        yield package
+    parts = {"architecture": architecture, "weights": weights}
+    given = {name for name, path in {"package": package, **parts}.items() if path}
+    if given not in ({"package"}, set(parts)):
+        raise PackageRefused(
+            f"Expected a .keras file, or Keras JSON with safetensors. Received: {sorted(given)}"
+        )
+    verb = "open_keras" if package else "open_parts"
+    inputs = {"package": package, **parts, "evaluation": evaluation}
+    with _opened(verb, inputs, loss=loss, scale=scale, offset=offset) as opened:
+        yield opened
 
 
 def write_keras(
@@ -254,7 +250,7 @@ def _read(folder: Path) -> Package:
         specs = [weight.tensor for weight in weights]
         evaluation = _evaluation(folder, document.get("evaluation"))
         return Package(
-            architecture=architecture.check(document["architecture"]),
+            architecture=architectures.check(document["architecture"]),
             weights=weights,
             tensors=wire.open_tensors(folder / "weights.safetensors", specs),
             input_spec=wire.InputSpec.from_json(document["input_spec"]),

@@ -7,6 +7,7 @@
     publish           a candidate is served, what was served is archived
     reject            a candidate will not be served
     roll_back         an archived version is served again, as a new version with the old blobs
+    export            a version leaves as a file
 
         candidate ──publish──> published ──(another is published)──> archived
             └──────reject────> rejected
@@ -19,6 +20,8 @@ two of them never see the same predecessor.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from django.core.exceptions import ValidationError
@@ -29,7 +32,7 @@ from django.db.models.functions import Now
 
 from client_sdk import wire
 from journal import events
-from models_app import architecture, blobs
+from models_app import architecture, blobs, packages, selectors
 from models_app.blobs import Blob
 from models_app.errors import (
     InvalidModel,
@@ -49,6 +52,24 @@ Origin, Stage = ModelVersion.Origin, ModelVersion.Stage
 # --- In ---------------------------------------------------------------------------------------
 
 
+def check_slug(slug: str) -> None:
+    """Refuse a slug that cannot be had, before minutes go into opening a file for it.
+
+    Raises:
+        InvalidModel: It is none.
+        SlugTaken: There is such a model.
+    """
+    try:
+        validate_slug(slug)
+    except ValidationError:
+        detail = f"Expected letters, digits, - and _. Received: {slug[:100]!r}"
+        raise InvalidModel(detail, field="slug") from None
+    if len(slug) > 80:
+        raise InvalidModel(f"Expected at most 80 characters. Received: {len(slug)}", field="slug")
+    if Model.objects.filter(slug=slug).exists():
+        raise SlugTaken(f"Expected a slug that is free. Received: {slug}", field="slug")
+
+
 def create_model(
     slug: str,
     package: Package,
@@ -64,7 +85,7 @@ def create_model(
 
     Args:
         slug: Its name in addresses, unique.
-        package: What `packages.open_keras` or `packages.open_parts` opened.
+        package: What `packages.open_package` opened.
         name: Its name for people; the slug when empty.
         description: What it is for.
         labels: Names of its classes, in the order of its outputs.
@@ -80,7 +101,7 @@ def create_model(
         InvalidModel: The slug, the labels or the patterns do not fit.
         NonFinite: A weight is NaN or infinite.
     """
-    _check_slug(slug)
+    check_slug(slug)
     _check_labels(labels, package)
     weights = assign_roles(package.weights, local=local, frozen=frozen)
     federated, fixed = _store(weights, package.tensors)
@@ -325,6 +346,36 @@ def roll_back(
     return again
 
 
+# --- Out ----------------------------------------------------------------------------------------
+
+
+def export(version: ModelVersion, form: str, *, actor: str = "") -> Path:
+    """Write a version as a file to hand out.
+
+    Args:
+        version: The version.
+        form: "keras" for a `.keras` file, "safetensors" for all tensors in one file.
+        actor: Who asks for it.
+
+    Returns:
+        A file in the spool, which the caller deletes.
+    """
+    target, tensors = blobs.new_spool_file(), selectors.tensors(version)
+    if form == "keras":
+        packages.write_keras(version.model.architecture, version.model.weights, tensors, target)
+    else:
+        wire.dump(target, tensors)
+    with events.transaction() as journal:
+        journal.record(
+            "version.exported",
+            **_subjects(version),
+            number=version.number,
+            format=form,
+            actor=actor,
+        )
+    return target
+
+
 # --- Roles --------------------------------------------------------------------------------------
 
 
@@ -395,18 +446,6 @@ def _matches(layer: str, patterns: Sequence[str]) -> bool:
 
 
 # --- Parts of the verbs -------------------------------------------------------------------------
-
-
-def _check_slug(slug: str) -> None:
-    try:
-        validate_slug(slug)
-    except ValidationError:
-        detail = f"Expected letters, digits, - and _. Received: {slug[:100]!r}"
-        raise InvalidModel(detail, field="slug") from None
-    if len(slug) > 80:
-        raise InvalidModel(f"Expected at most 80 characters. Received: {len(slug)}", field="slug")
-    if Model.objects.filter(slug=slug).exists():
-        raise SlugTaken(f"Expected a slug that is free. Received: {slug}", field="slug")
 
 
 def _check_labels(labels: Sequence[str], package: Package) -> None:
@@ -543,5 +582,5 @@ def _wrong_stage(version: ModelVersion, expected: str) -> WrongStage:
     return WrongStage(detail, stage=version.stage)
 
 
-def _subjects(version: ModelVersion) -> dict[str, int]:
+def _subjects(version: ModelVersion) -> dict[str, Any]:
     return {"model": version.model_id, "version": version.pk}

@@ -2,8 +2,11 @@
 
 from typing import Any
 
+import numpy as np
 from django.db.models import Count, Prefetch, QuerySet
 
+from client_sdk import wire
+from models_app import blobs
 from models_app.errors import ModelNotFound, VersionNotFound
 from models_app.models import Model, ModelVersion
 
@@ -65,40 +68,22 @@ def is_version_blob(sha256: str, slug: str | None = None) -> bool:
     return rows.filter(weights=sha256).exists() or rows.filter(fixed=sha256).exists()
 
 
-def model_document(model: Model) -> dict[str, Any]:
-    """A model as participants read it."""
-    served = model.served
-    return {
-        "slug": model.slug,
-        "name": model.name,
-        "description": model.description,
-        "architecture": model.architecture,
-        "architecture_digest": model.architecture_digest,
-        "weights": model.weights_manifest,
-        "input_spec": model.input_spec,
-        "labels": model.labels,
-        "objective": model.objective,
-        "evaluation_samples": model.evaluation_samples,
-        "created_by": model.created_by,
-        "created_at": model.created_at,
-        "served": version_document(served) if served else None,
-    }
+def tensors(version: ModelVersion) -> dict[str, np.ndarray]:
+    """All tensors of a version in manifest order, mapped from the store."""
+    model = version.model
+    found = wire.open_tensors(blobs.path(version.weights), model.federated)
+    if version.fixed:
+        found |= wire.open_tensors(blobs.path(version.fixed), model.fixed)
+    return {weight.name: found[weight.name] for weight in model.weights}
 
 
-def version_document(version: ModelVersion) -> dict[str, Any]:
-    """A version as everyone reads it."""
+def opening_options(model: Model) -> dict[str, Any]:
+    """How `packages.open_package` has to open further weights of a model."""
     return {
-        "number": version.number,
-        "parent": version.parent.number if version.parent else None,
-        "origin": version.origin,
-        "stage": version.stage,
-        "weights": version.blob_of("weights"),
-        "fixed": version.blob_of("fixed"),
-        "metrics": version.metrics,
-        "reason": version.reason,
-        "created_by": version.created_by,
-        "created_at": version.created_at,
-        "published_at": version.published_at,
+        "evaluation": blobs.path(model.evaluation_set) if model.evaluation_set else None,
+        "loss": model.objective["loss"],
+        "scale": model.input_spec["scale"],
+        "offset": model.input_spec["offset"],
     }
 
 
