@@ -4,9 +4,35 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 
 from accounts.models import PersonalToken
 from accounts.roles import OPERATORS, OWNERS, VIEWERS, roles_of
+
+
+def row_link(page: str, pk: object, text: object) -> SafeString:
+    """A link to a row's own page in the admin.
+
+    Args:
+        page: App and model, such as `rounds_run`.
+        pk: The row's primary key.
+        text: What is shown.
+    """
+    return format_html('<a href="{}">{}</a>', reverse(f"admin:{page}_change", args=[pk]), text)
+
+
+def list_link(page: str, text: object, **narrowed: object) -> SafeString:
+    """A link to a list in the admin, narrowed to what is asked for.
+
+    Args:
+        page: App and model, such as `rounds_round`.
+        text: What is shown.
+        **narrowed: Lookups, for example `run__id__exact=3`.
+    """
+    address = reverse(f"admin:{page}_changelist", query=narrowed)
+    return format_html('<a href="{}">{}</a>', address, text)
 
 
 class RoleAdmin(admin.ModelAdmin):

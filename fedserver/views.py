@@ -3,11 +3,13 @@
 from django.db import connection
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
+from django.urls import reverse
 
 
 def welcome(request: HttpRequest) -> HttpResponse:
     """Where everything is, until the dashboard stands here."""
-    return render(request, "fedserver/welcome.html")
+    address = request.build_absolute_uri(reverse("welcome")).removesuffix("/")
+    return render(request, "fedserver/welcome.html", {"address": address})
 
 
 def healthz(request: HttpRequest) -> JsonResponse:

@@ -80,7 +80,7 @@ def make_join_code(
         raise RulesInvalid(
             f"Expected a time in the future. Received: {expires_at}", field="expires_at"
         )
-    secret = secrets.token_urlsafe(18)
+    secret = "fsj_" + secrets.token_urlsafe(18)  # a code that began with "-" would be an option
     with events.transaction() as journal:
         code = JoinCode.objects.create(
             label=label,

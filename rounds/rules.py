@@ -57,6 +57,7 @@ def hyperparameters(given: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         RulesInvalid: One is unknown or out of its range; its `field` says which.
     """
+    _object("hyperparameters", given)
     if unknown := given.keys() - HYPERPARAMETERS.keys():
         raise _invalid("hyperparameters", f"one of {sorted(HYPERPARAMETERS)}", sorted(unknown)[0])
     values = HYPERPARAMETERS | dict(given)
@@ -81,6 +82,7 @@ def check(run: Run) -> None:
         RulesInvalid: With the field and the sentence that says why.
     """
     run.hyperparameters = hyperparameters(run.hyperparameters)
+    _object("strategy_options", run.strategy_options)
     try:
         aggregation.build(run.strategy, run.strategy_options)
     except aggregation.OptionError as error:
@@ -126,6 +128,11 @@ def _number(field: str, value: Any, least: float, most: float, *, above: bool = 
     number = type(value) in (int, float) and math.isfinite(value)
     if not number or not least <= value <= most or (above and value == least):
         raise _invalid(field, f"a number {'above' if above else 'from'} {least} to {most}", value)
+
+
+def _object(field: str, value: Any) -> None:
+    if not isinstance(value, Mapping):
+        raise _invalid(field, "names and their values", value)
 
 
 def _invalid(field: str, expected: str, received: Any) -> RulesInvalid:

@@ -7,7 +7,7 @@ from django.conf import settings
 from kombu.exceptions import OperationalError
 
 from models_app import blobs
-from rounds import enrolment, intake, lifecycle
+from rounds import enrolment, intake, lifecycle, selectors
 
 logger = logging.getLogger(__name__)
 
@@ -51,3 +51,9 @@ def ring(round_id: int) -> None:
         step.delay_on_commit(round_id)
     except OperationalError as error:
         logger.warning("Round %d waits for the beat: %s", round_id, error)
+
+
+def ring_run(run_id: int) -> None:
+    """Ask for a step of a run's active round, if it has one."""
+    for round_id in selectors.active_round_ids(run_id):
+        ring(round_id)

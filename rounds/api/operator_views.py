@@ -48,12 +48,6 @@ def decision(request: Request) -> dict[str, str]:
     return {"actor": actor_of(request), "reason": given.validated_data["reason"]}
 
 
-def ring_round_of(run_id: int) -> None:
-    """Ask for a step of the run's active round: after a verb one may be due."""
-    for round_id in selectors.active_round_ids(run_id):
-        tasks.ring(round_id)
-
-
 class ReadViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[Any]):
     """A list, and its rows one by one."""
 
@@ -120,7 +114,7 @@ class RunViewSet(ReadViewSet):
     def _do(self, verb: RunVerb, request: Request) -> Response:
         run = self.get_object()
         verb(run.pk, **decision(request))
-        ring_round_of(run.pk)
+        tasks.ring_run(run.pk)
         return self._render(run.pk)
 
     def _render(self, pk: int, code: int = status.HTTP_200_OK) -> Response:
@@ -160,7 +154,7 @@ class RoundViewSet(ReadViewSet):
     def _do(self, verb: RunVerb, request: Request) -> Response:
         round_ = self.get_object()
         verb(round_.pk, **decision(request))
-        ring_round_of(round_.run_id)
+        tasks.ring_run(round_.run_id)
         return Response(as_json.RoundSerializer(selectors.rounds().get(pk=round_.pk)).data)
 
 

@@ -1,0 +1,38 @@
+"""The journal in the admin: to be read, searched, and followed to what it speaks of."""
+
+from django.contrib import admin
+from django.utils.html import format_html_join
+from django.utils.safestring import SafeString
+
+from accounts.admin import RoleAdmin, row_link
+from journal.models import Event
+
+# Where a line's subjects are shown. Names only: the journal imports nothing of the house.
+PAGES = {
+    "model": "models_app_model",
+    "version": "models_app_modelversion",
+    "run": "rounds_run",
+    "round": "rounds_round",
+    "assignment": "rounds_assignment",
+    "participant": "rounds_participant",
+}
+
+
+@admin.register(Event)
+class EventAdmin(RoleAdmin):
+    """Lines of the journal, newest first."""
+
+    list_display = ("id", "at", "kind", "subjects", "actor", "reason", "data")
+    list_filter = ("at", "kind", "actor")
+    search_fields = ("kind", "actor", "reason")
+    date_hierarchy = "at"
+    ordering = ("-id",)
+    fields = ("id", "at", "kind", "subjects", "actor", "reason", "data")
+    readonly_fields = ("subjects",)
+
+    @admin.display
+    def subjects(self, event: Event) -> SafeString:
+        """What it speaks of. A row may be gone by now; the admin then says so."""
+        told = ((name, page, getattr(event, name)) for name, page in PAGES.items())
+        links = ((row_link(page, pk, f"{name} {pk}"),) for name, page, pk in told if pk is not None)
+        return format_html_join(", ", "{}", links)

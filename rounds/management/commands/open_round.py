@@ -1,0 +1,121 @@
+"""`manage.py open_round digits --rounds 5 --watch`: a run, created and started."""
+
+import time
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from models_app import selectors as registry
+from models_app.errors import FedserverError
+from rounds import aggregation, lifecycle, rules, selectors, tasks
+from rounds.models import Round, Run
+
+ACTOR = "command line"
+ENDED = (Run.State.COMPLETED, Run.State.STOPPED, Run.State.FAILED)
+EVERY = 0.5  # seconds between two looks at the rounds
+
+# What an option is called where it is not called like the rule.
+RULES = {
+    "rounds": "rounds_planned",
+    "min": "cohort_min",
+    "goal": "cohort_goal",
+    "seconds_to_select": "selecting_seconds",
+    "seconds_to_train": "training_seconds",
+}
+
+
+class Command(BaseCommand):
+    help = "Open a round of a model (or several): create a run and start it."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("model", help="slug of the model to train")
+        parser.add_argument("--name", help="of the run, for people")
+        parser.add_argument("--rounds", type=int, default=1, help="how many (%(default)s)")
+        parser.add_argument("--seed", type=int)
+        parser.add_argument("--strategy", choices=aggregation.names())
+        parser.add_argument("--watch", action="store_true", help="wait, and tell of each round")
+        self._add_training(parser)
+        self._add_cohort(parser)
+
+    @staticmethod
+    def _add_training(parser: ArgumentParser) -> None:
+        group = parser.add_argument_group("how participants train")
+        group.add_argument("--epochs", type=int)
+        group.add_argument("--batch-size", type=int)
+        group.add_argument("--learning-rate", type=float)
+        group.add_argument("--optimizer", choices=rules.OPTIMIZERS)
+        group.add_argument("--momentum", type=float)
+        group.add_argument("--max-steps", type=int)
+
+    @staticmethod
+    def _add_cohort(parser: ArgumentParser) -> None:
+        group = parser.add_argument_group("who takes part")
+        group.add_argument("--selection", choices=Run.Selection.values)
+        group.add_argument("--fraction", type=float, help="of those who check in, for random")
+        group.add_argument("--over-selection", type=float, help="invite so many times the goal")
+        group.add_argument("--min", type=int, help="fewest to train with")
+        group.add_argument("--goal", type=int, help="how many to wait for")
+        group.add_argument("--target", type=int, help="updates that end the training")
+        group.add_argument("--quorum", type=int, help="fewest updates to publish with (--min)")
+        group.add_argument("--seconds-to-select", type=int)
+        group.add_argument("--seconds-to-train", type=int)
+
+    def handle(self, **options: Any) -> None:
+        try:
+            run = lifecycle.create_run(
+                registry.model(options["model"]), actor=ACTOR, **rules_of(options)
+            )
+            opened = lifecycle.start_run(run.pk, actor=ACTOR)
+        except FedserverError as error:
+            raise CommandError(_sentence(error)) from error
+        tasks.ring(opened.pk)
+        self.stdout.write(f"run {run.pk}: {run} has opened round {opened.number}")
+        if options["watch"]:
+            self._watch(run)
+
+    def _watch(self, run: Run) -> None:
+        told = 0
+        while True:
+            run.refresh_from_db()
+            ended = run.state in ENDED  # asked first: a round that ends meanwhile is told next
+            told = self._tell(run, told)
+            if ended:
+                break
+            time.sleep(EVERY)
+        if run.state != Run.State.COMPLETED:
+            raise CommandError(f"The run is {run.state}: {run.reason or 'no reason was given'}")
+        self.stdout.write(f"run {run.pk} is completed")
+
+    def _tell(self, run: Run, told: int) -> int:
+        """Print the rounds that have ended since; the number of the last one told."""
+        found = selectors.rounds().filter(run=run, number__gt=told).exclude(phase__in=Round.ACTIVE)
+        for one in found.order_by("number"):
+            self.stdout.write(shown(selectors.round_line(one), one.reason))
+            told = one.number
+        return told
+
+
+def rules_of(options: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a run, and its hyper-parameters, that the options name."""
+    given = {RULES.get(name, name): value for name, value in options.items() if value is not None}
+    settings = {name: given[name] for name in rules.FIELDS if name in given}
+    settings.setdefault("quorum", given.get("cohort_min", Run._meta.get_field("quorum").default))
+    hyperparameters = {name: given[name] for name in rules.HYPERPARAMETERS if name in given}
+    return settings | {"hyperparameters": hyperparameters}
+
+
+def shown(line: dict[str, Any], reason: str) -> str:
+    """A round's line of `selectors.run_report` as a sentence."""
+    words = [f"round {line['number']}", line["state"]]
+    if line["version"] is not None:
+        words.append(f"version {line['version']}")
+    words.append(f"{line['accepted']} updates")
+    words += [f"{name} {line[name]:.4f}" for name in ("accuracy", "loss") if line[name] is not None]
+    if line["seconds"] is not None:
+        words.append(f"{line['seconds']:.1f} s")
+    return "  ".join([*words, reason] if reason else words)
+
+
+def _sentence(error: FedserverError) -> str:
+    return f"{error.field}: {error.detail}" if error.field else error.detail
