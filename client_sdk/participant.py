@@ -45,9 +45,10 @@ class Participant:
         >>> from client_sdk.testing import FakeServer, FakeTrainer
         >>> server = FakeServer()
         >>> alice = Participant.enrol(
-        ...     server.url, server.join_code(), name="alice", transport=server.transport
+        ...     server.url, server.join_code(), profile="alice", transport=server.transport
         ... )
         >>> server.open_round()
+        1
         >>> x, y = np.zeros((10, 3)), np.zeros(10)
         >>> alice.participate((x, y), rounds=1, trainer=FakeTrainer()).rounds
         1
@@ -122,7 +123,11 @@ class Participant:
             ServerUnreachable: when patience ends.
 
         Example:
-            >>> alice = Participant.enrol("https://fed.example.org", "K7QF-2M9D", name="alice")
+            >>> alice = Participant.enrol(
+            ...     "https://fed.example.org", "K7QF-2M9D", name="alice", profile="alice"
+            ... )
+            >>> alice
+            Participant(name='alice', url='https://fed.example.org')
         """
         url = check_address(url)
         key, name = Profile.begin(profile), name or platform.node() or "participant"
@@ -149,7 +154,8 @@ class Participant:
             ProfileNotFound: when there is no profile of this name.
 
         Example:
-            >>> alice = Participant.load()
+            >>> Participant.load().profile.url
+            'https://fed.example.org'
         """
         return cls(Profile.load(profile), transport=transport)
 
@@ -217,7 +223,7 @@ class Participant:
         model: str | None = None,
         rounds: int | None = None,
         until: datetime | Callable[[], bool] | None = None,
-        on_event: Callable[[Event], None] | None = None,
+        on_event: Callable[[Event], object] | None = None,
         trainer: TrainerLike | None = None,
         wait: float = _LONG_POLL,
     ) -> Summary:
@@ -246,9 +252,9 @@ class Participant:
             TrainingFailed: when three exchanges in a row came to nothing.
 
         Example:
-            >>> summary = alice.participate((images, labels), rounds=5, on_event=print)
-            >>> summary.rounds
-            5
+            >>> summary = alice.participate((images, labels), rounds=1)
+            >>> summary.rounds, summary.samples
+            (1, 10)
         """
         participation = Participation(
             self,

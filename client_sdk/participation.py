@@ -137,7 +137,7 @@ class Participation:
         model: str | None,
         rounds: int | None,
         until: datetime | Callable[[], bool] | None,
-        on_event: Callable[[Event], None] | None,
+        on_event: Callable[[Event], object] | None,
         trainer: TrainerLike | None,
         wait: float,
     ) -> None:

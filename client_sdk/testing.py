@@ -87,9 +87,10 @@ class FakeServer:
             a server that is away, raise `httpx.ConnectError` there, or use `away`.
 
     Example:
+        >>> from client_sdk import Participant
         >>> server = FakeServer()
         >>> alice = Participant.enrol(
-        ...     server.url, server.join_code(), name="alice", transport=server.transport
+        ...     server.url, server.join_code(), profile="alice", transport=server.transport
         ... )
         >>> server.open_round()
         1

@@ -658,7 +658,7 @@ class TestTheImport:
         for name in client_sdk.__all__:
             assert getattr(client_sdk, name).__doc__
         with pytest.raises(AttributeError):
-            _ = client_sdk.nothing  # type: ignore[attr-defined]
+            _ = client_sdk.nothing
 
 
 def test_the_profile_folder_holds_no_data(
