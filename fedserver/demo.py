@@ -1,7 +1,7 @@
 """A whole federated training on one machine: what `manage.py demo` does, in order.
 
-    prepare      the database, an owner, everybody's share of the images
-    start        the server's programs, and a process that registers the model
+    prepare      the database, an owner, the model, everybody's share of the images
+    start        the server's programs
     gather       each participant enrols with a join code of its own and asks for work
     train        a run, watched until its last version is published
 
@@ -23,6 +23,7 @@ from django.conf import settings
 from django.contrib.auth.models import User
 
 from fedserver import demo_data, demo_model, stack
+from fedserver.demo_data import Dataset
 from fedserver.demo_screen import Place, Screen
 from fedserver.supervisor import Child, Program, Restart, State, Supervisor
 from models_app import selectors as registry
@@ -74,8 +75,6 @@ class Demo:
         self._supervisor = supervisor
         self._screen = screen
         self._home: Path = settings.FEDSERVER_HOME
-        self._dataset = demo_data.load(plan.dataset, plan.seed)
-        self._slug = demo_model.slug(self._dataset.name)
 
     def train(self) -> dict[str, Any]:
         """Everything up to the last published version.
@@ -87,9 +86,11 @@ class Demo:
             DemoFailed: the run did not complete, or a program could not be brought up.
             Interrupted: a signal asked for the end.
         """
-        shares = self._share_out()
         password = self._prepare()
-        model = self._start()
+        model = self._register_model()
+        dataset = demo_data.load(self.plan.dataset, self.plan.seed)
+        shares = self._share_out(dataset)
+        self._start()
         self._screen.say(f"The server is at {self._door.url}/")
         self._screen.say(f"Sign in there as {OWNER} with the password {password}", "bold")
         self._gather(shares)
@@ -97,15 +98,33 @@ class Demo:
         self._until(lambda: model.state is State.ENDED and self._everybody_is_there())
         if model.status:
             raise DemoFailed(f"The model could not be registered:\n{model.last_words()}")
-        run = self._run()
+        run = self._run(dataset)
         self._watch(run)
-        return self._result(run)
+        return self._result(run, dataset)
 
     # --- prepare ---
 
-    def _share_out(self) -> dict[str, Path]:
+    def _prepare(self) -> str:
+        """Makes the database and an owner, whose password is returned."""
+        stack.prepare()
+        password = secrets.token_urlsafe(9)
+        User.objects.create_superuser(OWNER, password=password)
+        return password
+
+    def _register_model(self) -> Child:
+        """Starts who registers the model. It takes the longest, so it is the first."""
+        folder = self._home / "model"
+        folder.mkdir()
+        words = [self.plan.dataset, str(self.plan.seed), str(folder)]
+        command = [sys.executable, "-m", "fedserver.demo_model", *words]
+        program = Program("model", command, stack.environment(), restart=Restart.NEVER)
+        child = self._supervisor.add(program)
+        self._supervisor.tick()
+        return child
+
+    def _share_out(self, dataset: Dataset) -> dict[str, Path]:
         """Lays each participant's images into its own home; returns the files by name."""
-        plan, dataset = self.plan, self._dataset
+        plan = self.plan
         shares = demo_data.partition(dataset.y_train, plan.participants, plan.partition, plan.seed)
         files = {}
         for number, share in enumerate(shares):
@@ -121,28 +140,13 @@ class Demo:
         )
         return files
 
-    def _prepare(self) -> str:
-        """Makes the database and an owner, whose password is returned."""
-        stack.prepare()
-        password = secrets.token_urlsafe(9)
-        User.objects.create_superuser(OWNER, password=password)
-        return password
-
     # --- start ---
 
-    def _start(self) -> Child:
-        """Starts the server and waits until it answers; returns who registers the model."""
-        folder = self._home / "model"
-        folder.mkdir()
-        words = [self.plan.dataset, str(self.plan.seed), str(folder)]
-        command = [sys.executable, "-m", "fedserver.demo_model", *words]
+    def _start(self) -> None:
+        """Starts the server and waits until it answers."""
         for program in stack.programs(self._door):
             self._supervisor.add(program)
-        model = self._supervisor.add(
-            Program("model", command, stack.environment(), restart=Restart.NEVER)
-        )
         self._until(self._door_is_open)
-        return model
 
     def _door_is_open(self) -> bool:
         return self._supervisor.children["web"].state is State.READY
@@ -162,8 +166,8 @@ class Demo:
 
     def _enrol(self, name: str, file: Path) -> Child:
         _, code = enrolment.make_join_code(label=name, actor=OWNER)
-        words = ["enrol", self._door.url, code, "--name", name]
-        return self._client(f"{name}-enrol", words, file.parent, Restart.NEVER)
+        words = ["join", self._door.url, code, "--name", name]
+        return self._client(f"{name}-join", words, file.parent, Restart.NEVER)
 
     def _join_in(self, name: str, file: Path) -> Child:
         return self._client(name, ["train", "--data", str(file)], file.parent, Restart.ON_FAILURE)
@@ -182,14 +186,14 @@ class Demo:
 
     # --- train ---
 
-    def _run(self) -> Run:
+    def _run(self, dataset: Dataset) -> Run:
         """A run that waits for everybody, and can do without a few."""
         everybody = self.plan.participants
         run = lifecycle.create_run(
-            registry.model(self._slug),
+            registry.model(demo_model.slug(dataset.name)),
             actor=OWNER,
             name="demo",
-            hyperparameters=demo_data.hyperparameters(self._dataset),
+            hyperparameters=demo_data.hyperparameters(dataset),
             seed=self.plan.seed,
             rounds_planned=self.plan.rounds,
             cohort_goal=everybody,
@@ -214,12 +218,12 @@ class Demo:
         self._screen.show(selectors.run_report(run), _places(current), seconds)
         return run.state in ENDED
 
-    def _result(self, run: Run) -> dict[str, Any]:
-        first = registry.version(self._slug, 1)
-        served = registry.version(self._slug, "published")
+    def _result(self, run: Run, dataset: Dataset) -> dict[str, Any]:
+        slug = run.model.slug
+        first, served = registry.version(slug, 1), registry.version(slug, "published")
         return {
-            "model": self._slug,
-            "dataset": self._dataset.name,
+            "model": slug,
+            "dataset": dataset.name,
             "participants": self.plan.participants,
             "initial_accuracy": first.metrics.get("accuracy"),
             "final_accuracy": served.metrics.get("accuracy"),

@@ -38,7 +38,7 @@ def main(name: str, seed: int, folder: Path) -> None:
     with packages.open_package(
         package=folder / "model.keras",
         evaluation=folder / "evaluation.npz",
-        loss=demo_data.OBJECTIVE["loss"],
+        loss=str(demo_data.OBJECTIVE["loss"]),
         scale=dataset.scale,
     ) as package:
         registry.create_model(

@@ -92,8 +92,9 @@ class Door:
 
 
 def prepare() -> None:
-    """Makes the home private and brings the database up to date."""
-    settings.FEDSERVER_HOME.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Brings the home and the database up to date; what is written from now on is private."""
+    os.umask(0o077)
+    settings.STATIC_ROOT.mkdir(parents=True, exist_ok=True)
     call_command("migrate", interactive=False, verbosity=0)
 
 
@@ -110,13 +111,11 @@ def programs(door: Door, *, web: int = 1, workers: int = 2) -> list[Program]:
     names = ["web"] if web == 1 else [f"web-{number}" for number in range(1, web + 1)]
     return [
         *broker,
-        *(_web(name, door, shared) for name in names),
         _celery("steps", shared, "--pool", "prefork", "--concurrency", str(workers)),
         # One process that keeps its Keras models warm from one evaluation to the next.
-        _celery(
-            "evaluation", shared, "--pool", "solo", "--include", "models_app.keras_bridge"
-        ),
+        _celery("evaluation", shared, "--pool", "solo", "--include", "models_app.keras_bridge"),
         Program("beat", [*_python("celery"), "-A", "fedserver.celery", "beat"], shared),
+        *(_web(name, door, shared) for name in names),
     ]
 
 
@@ -139,7 +138,9 @@ def _web(name: str, door: Door, environment: dict[str, str]) -> Program:
     command += ["--backlog", str(BACKLOG), "--ws", "websockets-sansio", "--no-access-log"]
     # The settings count the proxies to be believed (FEDSERVER_PROXIES); uvicorn must not as well.
     command += ["--no-proxy-headers", "--no-server-header", "--timeout-graceful-shutdown", "3"]
-    return Program(name, command, environment, ready=door.answers, descriptors=(descriptor,))
+    return Program(
+        name, command, environment, ready=door.answers, gate=True, descriptors=(descriptor,)
+    )
 
 
 def _celery(queue: str, environment: dict[str, str], *options: str) -> Program:

@@ -13,6 +13,7 @@ Output goes straight to `logs/NAME.log`, not through this process: nobody waits 
 to read, and last words are kept even when it is gone.
 """
 
+import math
 import os
 import shutil
 import signal
@@ -64,7 +65,7 @@ class Program:
         environment: variables beside those of this process.
         ready: answers whether it serves by now; None, when it is ready as soon as it runs.
         ready_within: seconds after which a start that is not ready counts as failed.
-        gate: the programs after it in the list start only when it is ready.
+        gate: the programs after it need it: they start when it is ready, and end before it does.
         restart: which of its ends are answered by a new start.
         grace: seconds between SIGTERM and SIGKILL.
         descriptors: open file descriptors that it inherits (a listening socket).
@@ -272,11 +273,21 @@ class Supervisor:
             time.sleep(0.2)
 
     def stop(self) -> None:
-        """Ends all programs, the last started first; a second signal meanwhile kills them."""
+        """Ends all programs, the last first; a second signal meanwhile kills them.
+
+        Those between two gates do not need each other and end together.
+        """
         calm = self._signals
+        together: list[Child] = []
         for child in reversed(self.children.values()):
-            if child.process is not None:
-                self._end(child, calm)
+            if child.program.gate:
+                self._end(together, calm)
+                self._end([child], calm)
+                together = []
+            else:
+                together.append(child)
+        self._end(together, calm)
+        for child in self.children.values():
             child.state = State.ENDED
         if self._echo:
             self._echo.copy()
@@ -291,7 +302,7 @@ class Supervisor:
             child.was_ready = True
             self._say(f"{child.program.name} is up")
         elif child.overslept():
-            self._end(child, self._signals)
+            self._end([child], self._signals)
             self._again(child, "was not ready in time")
 
     def _bury(self, child: Child) -> None:
@@ -315,13 +326,18 @@ class Supervisor:
             raise ProgramFailed(f"{name} {how}. The end of {child.log}:\n{child.last_words()}")
         self._warn(f"{name} {how}; starts again in {pause:g} s (see {child.log})")
 
-    def _end(self, child: Child, calm: int) -> None:
+    def _end(self, children: Sequence[Child], calm: int) -> None:
         """SIGTERM, a time of grace unless more signals than `calm` came, SIGKILL for the group."""
-        child.signal(signal.SIGTERM)
-        deadline = time.monotonic() + child.program.grace
-        while not child.has_ended() and time.monotonic() < deadline and self._signals <= calm:
+        running = [child for child in children if child.process is not None]
+        for child in running:
+            child.signal(signal.SIGTERM)
+        began = time.monotonic()
+        while running:
+            waited = math.inf if self._signals > calm else time.monotonic() - began
+            for child in [one for one in running if one.has_ended() or waited > one.program.grace]:
+                child.reap()
+                running.remove(child)
             time.sleep(0.02)
-        child.reap()
 
 
 class Echo:

@@ -80,7 +80,7 @@ def test_a_given_broker_is_used_and_an_embedded_one_started_only_without(
     with door.listener:
         monkeypatch.setenv("REDIS_URL", "redis://localhost:6379/0")
         names = [program.name for program in stack.programs(door, web=2)]
-        assert names == ["web-1", "web-2", "steps", "evaluation", "beat"]
+        assert names == ["steps", "evaluation", "beat", "web-1", "web-2"]
         monkeypatch.delenv("REDIS_URL")
         first, *others = stack.programs(door)
         assert first.name == "valkey"

@@ -111,7 +111,7 @@ def test_a_program_that_is_done_is_left_alone(supervisor: Supervisor, said: list
     assert said == ["alice is up", "alice has ended"]
 
 
-def test_programs_stop_in_reverse_order(supervisor: Supervisor, tmp_path: Path) -> None:
+def test_programs_end_before_what_they_need(supervisor: Supervisor, tmp_path: Path) -> None:
     order = tmp_path / "order"
     farewell = (
         "import signal, sys, time\n"
@@ -125,7 +125,7 @@ def test_programs_stop_in_reverse_order(supervisor: Supervisor, tmp_path: Path) 
     for name in ("valkey", "web", "beat"):
         flag = Path(f"{order}{name}")
         text = farewell.format(path=str(order), name=name)
-        supervisor.add(script(name, text, ready=flag.exists))
+        supervisor.add(script(name, text, ready=flag.exists, gate=True))
     supervisor.start()
     supervisor.stop()
     assert order.read_text() == "beat web valkey "
