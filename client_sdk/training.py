@@ -19,6 +19,7 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,10 @@ __all__ = [
     "TrainingResult",
     "WeightsRefused",
 ]
+
+# Keras is imported by the first trainer, but who lacks it learns so before a round counts on it.
+if find_spec("keras") is None:
+    raise ImportError("Expected Keras and a backend: pip install 'fedserver[client]'")
 
 OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "adagrad")
 _MOMENTUM = ("sgd", "rmsprop")

@@ -15,6 +15,14 @@ def test_importing_the_trainer_imports_no_keras() -> None:
     assert found.stdout == "set()\n"
 
 
+def test_who_lacks_keras_is_told_what_to_install() -> None:
+    code = "import sys; sys.modules['keras'] = None; import client_sdk.training"
+    found = subprocess.run(
+        [sys.executable, "-c", code], check=False, capture_output=True, text=True
+    )
+    assert "ImportError: Expected Keras and a backend: pip install" in found.stderr
+
+
 def test_a_run_needs_to_say_no_more_than_its_learning_rate() -> None:
     plan = Hyperparameters.from_json({"learning_rate": 0.1})
     assert (plan.epochs, plan.batch_size, plan.optimizer, plan.max_steps) == (1, 32, "sgd", None)
