@@ -8,4 +8,4 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "fedserver.settings")
 
 app = Celery("fedserver")
 app.config_from_object("django.conf:settings", namespace="CELERY")
-app.autodiscover_tasks(["rounds", "models_app"])
+app.autodiscover_tasks(["rounds"])

@@ -174,9 +174,9 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     "interval_max": 0.2,
 }
 CELERY_TASK_DEFAULT_QUEUE = "steps"
+# Their workers have Keras; the others never load it.
 CELERY_TASK_ROUTES = {
-    "rounds.tasks.evaluate": {"queue": "evaluation"},
-    "models_app.tasks.*": {"queue": "evaluation"},
+    name: {"queue": "evaluation"} for name in ("rounds.tasks.evaluate", "rounds.tasks.measure_base")
 }
 SWEEP_SECONDS = env.float("FEDSERVER_SWEEP_SECONDS", default=2.0)
 CELERY_BEAT_SCHEDULE = {

@@ -738,10 +738,32 @@ def _measure(round_: Round) -> tuple[dict[str, Any], dict[str, Any]]:
         return {}, {}
     from models_app import keras_bridge  # only here: TensorFlow is heavy
 
-    if not round_.base.metrics:
-        registry.record_metrics(round_.base, keras_bridge.evaluate(round_.base))
-        round_.base.refresh_from_db()
+    measure_base(round_.pk)
+    round_.base.refresh_from_db()
     return round_.base.metrics, keras_bridge.evaluate(round_.version)
+
+
+def lacks_baseline(round_id: int) -> bool:
+    """Whether a round trains from a version that could be measured and never was."""
+    return (
+        Round.objects.filter(pk=round_id, phase__in=Round.OPEN, base__metrics={})
+        .exclude(run__model__evaluation_set="")
+        .exists()
+    )
+
+
+def measure_base(round_id: int) -> None:
+    """Measure the version that a round starts from, once. For workers that have Keras.
+
+    It is what the gate compares with; and done while the participants train, it leaves the model
+    warm for the candidate.
+    """
+    base = Round.objects.select_related("base__model").get(pk=round_id).base
+    if base.metrics or not base.model.evaluation_set:
+        return
+    from models_app import keras_bridge
+
+    registry.record_metrics(base, keras_bridge.evaluate(base))
 
 
 def _publish(round_id: int, lease: str, before: dict[str, Any], measured: dict[str, Any]) -> bool:

@@ -19,12 +19,20 @@ def step(round_id: int) -> None:
         pass
     if lifecycle.needs_keras(round_id):
         evaluate.delay(round_id)
+    elif lifecycle.lacks_baseline(round_id):
+        measure_base.apply_async((round_id,), expires=10)
 
 
 @shared_task
 def evaluate(round_id: int) -> None:
     """Measure and publish; on the queue of the workers that have Keras."""
     lifecycle.evaluate(round_id)
+
+
+@shared_task
+def measure_base(round_id: int) -> None:
+    """Measure the version that a round starts from, while its participants are busy."""
+    lifecycle.measure_base(round_id)
 
 
 @shared_task
