@@ -194,7 +194,7 @@ class ModelVersionAdmin(RoleAdmin):
             except FedserverError as error:
                 self.message_user(request, error.detail, messages.ERROR)
             else:
-                self.message_user(request, f"{decided} is {decided.stage}", messages.SUCCESS)
+                self.message_user(request, f"Done: {decided} is {decided.stage}", messages.SUCCESS)
 
 
 def version_link(version: ModelVersion) -> SafeString:

@@ -5,12 +5,13 @@ in a process of its own that knows no secret of the server, may use so much memo
 and disk and no more, and answers with plain JSON and safetensors. In the order it is done:
 
 1. limits on itself, before the first byte of a file is read;
-2. the evaluation set: numbers only; the archive's table of contents: exactly the known members, no bomb (`check_archive`);
-3. the configuration: built-in Keras objects only (`architecture.check`), before Keras is imported;
-4. the HDF5 file: plain numeric data sets only, no links, no bomb (`check_hdf5`);
-5. Keras builds the model in safe mode, loads the weights, rebuilds it from its own JSON;
-6. the model is evaluated;
-7. `package.json`, `weights.safetensors` and `evaluation.safetensors` are written.
+2. the evaluation set: finite numbers only (`read_npz`);
+3. the archive's table of contents: exactly the known members, no bomb (`check_archive`);
+4. the configuration: built-in Keras objects only (`architecture.check`), before Keras is imported;
+5. the HDF5 file: plain numeric data sets only, no links, no bomb (`check_hdf5`);
+6. Keras builds the model in safe mode, loads the weights, rebuilds it from its own JSON;
+7. the model is evaluated;
+8. `package.json`, `weights.safetensors` and `evaluation.safetensors` are written.
 
 A refusal is `refusal.json`. `models_app.packages` is the other side.
 """
