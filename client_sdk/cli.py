@@ -95,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     join.add_argument("code", help="join code from an operator")
     join.add_argument("--name", default="", help="what operators will see (this machine's name)")
 
-    _command(commands, "status", _status, "who we are, and whether the server can be reached")
+    _command(commands, "status", _status, "who we are, and whether the server accepts us")
 
     train = _command(commands, "train", _train, "take part in rounds until told otherwise")
     train.add_argument("--data", type=Path, required=True, help=".npz with arrays x and y")
@@ -147,6 +147,8 @@ def _status(options: argparse.Namespace) -> int:
         say(f"server       {mine.url}", markup=False)
         told = participant.server(patience=_PATIENCE)
         say(f"version      {told.get('version', 'unknown')}", markup=False)
+        participant.log_in(patience=_PATIENCE)
+        say("accepted     yes")
     return OK
 
 

@@ -139,7 +139,11 @@ class Participant:
             "sdk": sdk_versions(),
         }
         with Transport(url, transport=transport) as server:
-            told = server.post("enrol", body, authenticated=False, patience=patience)
+            try:
+                told = server.post("enrol", body, authenticated=False, patience=patience)
+            except ServerRefused:
+                Profile.abandon(profile)  # nobody knows this key
+                raise
         enrolled = Profile(profile, url, str(told["participant"]), str(told.get("name") or name))
         enrolled.save()
         return cls(enrolled, transport=transport)
@@ -158,6 +162,16 @@ class Participant:
             'https://fed.example.org'
         """
         return cls(Profile.load(profile), transport=transport)
+
+    def log_in(self, *, patience: float | None = 60.0) -> None:
+        """Prove anew who we are, to learn whether the server still accepts us.
+
+        Raises:
+            LoginRefused: when it does not know us or our key.
+            ParticipantSuspended: when an operator has suspended us.
+            ParticipantRevoked: when an operator has revoked us.
+        """
+        self._transport.log_in(patience)
 
     def leave(self, *, patience: float | None = 60.0) -> None:
         """End the enrolment on the server, and forget it here with all that it kept.

@@ -102,6 +102,13 @@ class Profile:
         return key
 
     @classmethod
+    def abandon(cls, profile: str) -> None:
+        """Forget a profile that was begun and is not enrolled."""
+        folder = cls.folder_of(profile)
+        if not (folder / _FILE).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+
+    @classmethod
     def load(cls, profile: str = DEFAULT) -> Profile:
         """Read a profile.
 

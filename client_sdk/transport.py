@@ -151,6 +151,11 @@ class Transport:
         """Log in anew at the next request."""
         self._token = None
 
+    def log_in(self, patience: float | None = None) -> None:
+        """Log in anew at once."""
+        self.forget_token()
+        self._current_token(patience)
+
     # --- Requests ---
 
     def get(self, path: str, **options: Any) -> Any:

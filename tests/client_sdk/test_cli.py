@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from client_sdk import cli, profile
+from client_sdk.profile import Profile
 from client_sdk.testing import FakeServer, FakeTrainer
 
 
@@ -79,6 +80,16 @@ def test_a_wrong_code_is_refused(
 ) -> None:
     assert cli.main(["join", url, "guessed"]) == cli.REFUSED
     assert "join code" in capsys.readouterr().err
+
+
+def test_status_says_when_we_are_no_longer_accepted(
+    server: FakeServer, url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli.main(["join", url, server.join_code()])
+    assert cli.main(["status"]) == cli.OK
+    assert "accepted     yes" in capsys.readouterr().out
+    server.suspend(Profile.load().participant)
+    assert cli.main(["status"]) == cli.REFUSED
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 no archive", b"x,y\n1,2\n"])

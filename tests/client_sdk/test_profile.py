@@ -48,10 +48,12 @@ class TestEnrolment:
             enrol(server, server.join_code(), name)
         assert profile.names() == ["alice", "bob", "charlie"]
 
-    def test_needs_a_code_that_is_valid(self, server: FakeServer) -> None:
+    def test_needs_a_code_that_is_valid_and_leaves_nothing_behind(
+        self, server: FakeServer, home: Path
+    ) -> None:
         with pytest.raises(EnrolmentRefused):
             enrol(server, "guessed")
-        assert profile.names() == []
+        assert list((home / "profiles").iterdir()) == []
 
     def test_with_a_used_code_is_refused(self, server: FakeServer) -> None:
         code = server.join_code()
