@@ -7,7 +7,8 @@ memory-mapped files, their pages in the page cache. In one run, in turns, and be
 
 - `read`: a kernel that reads each byte of fresh maps once and does nothing else with it, on as
   many threads as the fold;
-- `fedserver`: FedAvg on fresh maps, from contributions to delta and diagnostics;
+- `fedserver`: FedAvg on fresh maps, from contributions to delta and diagnostics, into the array
+  that a worker keeps from round to round;
 - `flower`: `aggregate_arrayrecords` of the newest Flower, in its own process and environment, on
   the same numbers, split into the model's tensors, held in memory as Flower's server holds them.
 
@@ -149,11 +150,13 @@ def write_updates(folder: Path, model: str, count: int) -> list[Path]:
 
 def measure(case: Case, paths: list[Path], repeats: int, *, with_flower: bool) -> None:
     """Takes turns, so that what else the machine does is everyone's trouble alike."""
-    strategy = build("fedavg", threads=case.threads)
+    strategy, kept = build("fedavg", threads=case.threads), np.zeros(case.weights, np.float32)
     case.memory = in_new_process(extra_memory, paths, case.threads)
     turns: dict[str, Callable[[], float]] = {
         "read": lambda: timed(paths, lambda rows: read(rows, case.threads)),
-        "fedserver": lambda: timed(paths, lambda rows: strategy.apply({}, contributions(rows))),
+        "fedserver": lambda: timed(
+            paths, lambda rows: strategy.apply({}, contributions(rows), out=kept)
+        ),
     }
     norm = strategy.apply({}, contributions(mapped(paths))).diagnostics["delta_norm"]
     with flower_server(case, paths, norm, wanted=with_flower) as flower_turn:

@@ -67,12 +67,20 @@ class Strategy(Protocol):
     def init(self, weights: NDArray[np.float32]) -> State:
         """Returns the state before the first round of a model with these weights, shape (n,)."""
 
-    def apply(self, state: State, contributions: Sequence[Contribution]) -> Result:
+    def apply(
+        self,
+        state: State,
+        contributions: Sequence[Contribution],
+        *,
+        out: NDArray[np.float32] | None = None,
+    ) -> Result:
         """Folds one round's contributions.
 
         Args:
             state: what `init` or the previous round's `apply` returned.
             contributions: at least one, all of one length n, in any order.
+            out: where the delta goes, shape (n,), float32; a new array without it. A worker that
+                gives the same one each round is spared the first touch of its pages.
 
         Returns:
             The next state, the delta and the diagnostics.

@@ -37,14 +37,20 @@ class FedAvg:
     def init(self, weights: NDArray[np.float32]) -> State:
         return NO_STATE
 
-    def apply(self, state: State, contributions: Sequence[Contribution]) -> Result:
+    def apply(
+        self,
+        state: State,
+        contributions: Sequence[Contribution],
+        *,
+        out: NDArray[np.float32] | None = None,
+    ) -> Result:
         # Not at the top: compiling and loading kernels is for those who fold.
         from rounds.aggregation import walk
 
         ordered = in_order(contributions)
         samples = [one.samples for one in ordered]
         updates = [one.values for one in ordered]
-        delta, norm = walk.weighted_mean(updates, samples, threads=self.threads)
+        delta, norm = walk.weighted_mean(updates, samples, out=out, threads=self.threads)
         return Result(
             state=state,
             delta=delta,

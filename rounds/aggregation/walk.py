@@ -33,7 +33,11 @@ COLUMNS = 1_024
 
 
 def weighted_mean(
-    rows: Sequence[NDArray[np.float32]], weights: Sequence[int], *, threads: int | None = None
+    rows: Sequence[NDArray[np.float32]],
+    weights: Sequence[int],
+    *,
+    out: NDArray[np.float32] | None = None,
+    threads: int | None = None,
 ) -> tuple[NDArray[np.float32], float]:
     """Computes Σ weight_k row_k / Σ weight_k, summed in float64 in the order of rows.
 
@@ -41,15 +45,21 @@ def weighted_mean(
         rows: arrays or memory maps of shape (n,), contiguous float32; only read.
         weights: one for each row, not negative, not all zero, each below 2^29 (for the same
             bits on every processor).
+        out: where the mean goes, shape (n,), contiguous float32; a new array without it.
         threads: how many threads fold; one per processor by default.
 
     Returns:
         The mean, shape (n,), float32, and its L2 norm, summed in float64.
 
     Raises:
-        ValueError: a value of the mean is NaN or infinite.
+        ValueError: a value of the mean is NaN or infinite, or `out` does not fit.
     """
-    mean = np.empty(rows[0].size, np.float32)
+    mean = np.empty(rows[0].size, np.float32) if out is None else out
+    if mean.shape != rows[0].shape or mean.dtype != np.float32 or not mean.flags.c_contiguous:
+        raise ValueError(
+            f"Expected a contiguous float32 output of shape {rows[0].shape}. "
+            f"Received: {mean.dtype} of shape {mean.shape}"
+        )
     squares = np.empty(-(-mean.size // BLOCK))
     # Filled up with the last row at weight zero, which is in the cache and adds nothing.
     padding = -len(rows) % LANES

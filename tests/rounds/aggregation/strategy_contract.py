@@ -72,6 +72,20 @@ class StrategyContract:
         assert self.fold(given).delta.tobytes() == values.tobytes()
 
     @pytest.mark.parametrize("size", SIZES)
+    def test_the_delta_goes_where_it_is_wanted_with_the_same_bits(self, size: int) -> None:
+        given, out = cohort(size), np.full(size, np.nan, np.float32)
+        strategy = self.strategy()
+        state = strategy.init(np.zeros(size, np.float32))
+        result = strategy.apply(state, given, out=out)
+        assert result.delta is out
+        assert same(result, strategy.apply(state, given))
+
+    def test_an_output_that_does_not_fit_is_an_error(self) -> None:
+        for out in (np.empty(3, np.float32), np.empty(2), np.empty(4, np.float32)[::2]):
+            with pytest.raises(ValueError, match=r"output of shape \(2,\)"):
+                self.strategy().apply({}, cohort(2), out=out)
+
+    @pytest.mark.parametrize("size", SIZES)
     @pytest.mark.parametrize("threads", [1, 3, 8])
     def test_any_number_of_threads_gives_the_same_bits(self, size: int, threads: int) -> None:
         given = cohort(size)
