@@ -661,12 +661,15 @@ def norm(values: np.ndarray, specs: Sequence[TensorSpec] | None = None) -> float
     Raises:
         WireError: `non_finite`, when a value is NaN or infinite.
     """
+    values = np.asarray(values)  # slices of a memmap are dear
     block, total = np.empty(_BLOCK, dtype=np.float64), 0.0
     with np.errstate(all="ignore"):
         for start in range(0, values.size, _BLOCK):
             part = block[: min(_BLOCK, values.size - start)]
             part[:] = values[start : start + _BLOCK]
-            square = float(part @ part)
+            # Not BLAS: its threads cost more than they bring, and would let the sum depend on
+            # how many there are.
+            square = float(np.einsum("i,i", part, part))
             if not math.isfinite(square):
                 place = start + int(np.flatnonzero(~np.isfinite(part))[0])
                 _refuse_value(values, place, specs or ())
