@@ -95,9 +95,7 @@ class Demo:
         self._screen.say(f"Sign in there as {OWNER} with the password {password}", "bold")
         self._gather(shares)
         self._screen.say("Waiting for the model and for everybody to enrol …", "dim")
-        self._until(lambda: model.state is State.ENDED and self._everybody_is_there())
-        if model.status:
-            raise DemoFailed(f"The model could not be registered:\n{model.last_words()}")
+        self._until(lambda: self._is_registered(model) and self._everybody_is_there())
         run = self._run(dataset)
         self._watch(run)
         return self._result(run, dataset)
@@ -179,7 +177,13 @@ class Demo:
             "TF_CPP_MIN_LOG_LEVEL": "2",
         }
         command = [sys.executable, "-m", "client_sdk", *words]
-        return self._supervisor.add(Program(name, command, environment, restart=restart))
+        return self._supervisor.add(Program(name, command, environment, restart=restart, grace=3))
+
+    def _is_registered(self, model: Child) -> bool:
+        """Whether the model is there; who registers it takes seconds more to end."""
+        if model.status:
+            raise DemoFailed(f"The model could not be registered:\n{model.last_words()}")
+        return registry.models().exists()
 
     def _everybody_is_there(self) -> bool:
         return Participant.objects.count() == self.plan.participants

@@ -111,8 +111,9 @@ def programs(door: Door, *, web: int = 1, workers: int = 2) -> list[Program]:
     names = ["web"] if web == 1 else [f"web-{number}" for number in range(1, web + 1)]
     return [
         *broker,
-        _celery("steps", shared, "--pool", "prefork", "--concurrency", str(workers)),
-        # One process that keeps its Keras models warm from one evaluation to the next.
+        # Numba is loaded once, before the processes fork that fold.
+        _celery("steps", shared, "--include", "rounds.aggregation.walk", *_prefork(workers)),
+        # One process, which keeps its Keras models warm from one evaluation to the next.
         _celery("evaluation", shared, "--pool", "solo", "--include", "models_app.keras_bridge"),
         Program("beat", [*_python("celery"), "-A", "fedserver.celery", "beat"], shared),
         *(_web(name, door, shared) for name in names),
@@ -148,6 +149,10 @@ def _celery(queue: str, environment: dict[str, str], *options: str) -> Program:
     command += ["--hostname", f"{queue}@%h", "--loglevel", "INFO"]
     command += ["--without-gossip", "--without-mingle", "--without-heartbeat", *options]
     return Program(queue, command, environment)
+
+
+def _prefork(processes: int) -> list[str]:
+    return ["--pool", "prefork", "--concurrency", str(processes)]
 
 
 def _python(module: str) -> list[str]:

@@ -54,10 +54,23 @@ def _start_postgres(config: pytest.Config, home: Path) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where PostgreSQL was asked for and cannot be had, nothing runs on SQLite in its name."""
+    """On PostgreSQL only what touches the database runs; the rest has run on SQLite.
+
+    Where PostgreSQL was asked for and cannot be had, nothing runs on SQLite in its name.
+    """
+    if config.option.database == "postgresql":
+        others = [item for item in items if not _touches_the_database(item)]
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if _touches_the_database(item)]
     if reason := config.stash.get(_missing, None):
         for item in items:
             item.add_marker(pytest.mark.skip(reason=f"PostgreSQL: {reason}"))
+
+
+def _touches_the_database(item: pytest.Item) -> bool:
+    fixtures = {"db", "transactional_db", "live_server", "database_url"}
+    asked = set(getattr(item, "fixturenames", ()))
+    return bool(item.get_closest_marker("django_db") or asked & fixtures)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

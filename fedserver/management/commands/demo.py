@@ -56,7 +56,7 @@ class Command(BaseCommand):
             self._demo(options)
         except Interrupted:
             raise CommandError("ended before it was done", returncode=130) from None
-        except (DemoFailed, BrokerMissing, ProgramFailed, ValueError) as error:
+        except (DemoFailed, BrokerMissing, ProgramFailed, OSError, ValueError) as error:
             raise CommandError(str(error)) from error
 
     def _demo(self, options: dict[str, Any]) -> None:
@@ -75,6 +75,7 @@ class Command(BaseCommand):
             if not options["exit"]:
                 screen.say(f"Serving at {door.url}/ until Ctrl-C (logs: {logs})")
                 supervisor.run()
+            screen.say("Ending …", "dim")
 
 
 def _begin_anew_in_a_fresh_home() -> None:
