@@ -222,7 +222,7 @@ def npz() -> bytes:
 
 
 GOOD = named(**{KERNEL: K, BIAS: B})
-BODIES: dict[str, tuple[bytes, str]] = {
+BODIES: dict[str, tuple[bytes, str | None]] = {
     "empty": (b"", "truncated"),
     "truncated in the length": (GOOD[:5], "truncated"),
     "truncated in the header": (GOOD[:50], "truncated"),
@@ -279,7 +279,7 @@ def test_a_hundred_thousand_tensors_are_refused_before_they_are_read(knock: Knoc
     nothing_was_written(knock)
 
 
-MANIFESTS: dict[str, tuple[dict[str, Any], str]] = {
+MANIFESTS: dict[str, tuple[dict[str, Any], str | None]] = {
     "0 samples": ({"samples": 0}, "samples"),
     "-1 samples": ({"samples": -1}, "samples"),
     "1.5 samples": ({"samples": 1.5}, "samples"),

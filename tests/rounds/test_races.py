@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import httpx
@@ -146,7 +147,7 @@ def test_of_two_different_updates_at_once_one_counts(tiny_model: Model, enrolled
         landing.write(body)
         return intake.settle(admission, landing)
 
-    results = at_once([lambda value=value: put(value) for value in (1.0, 2.0, 3.0, 4.0)])
+    results = at_once([partial(put, value) for value in (1.0, 2.0, 3.0, 4.0)])
     receipts = [result for result in results if isinstance(result, dict)]
     conflicts = [result for result in results if isinstance(result, UpdateConflict)]
     assert (len(receipts), len(conflicts)) == (1, 3)
@@ -192,7 +193,7 @@ def test_first_come_first_served_never_invites_more_than_there_is_room_for(
         tiny_model, selection="first_come", cohort_goal=4, over_selection=1.25
     )
     round_ = lifecycle.start_run(run.pk)
-    results = at_once([lambda one=one: lifecycle.check_in(one.participant) for one in everyone])
+    results = at_once([partial(lifecycle.check_in, one.participant) for one in everyone])
     invited = [result for result in results if isinstance(result, Assignment)]
     assert len(invited) == round_.assignments.count() == 5
     round_.refresh_from_db()
@@ -204,7 +205,7 @@ def test_everybody_checks_in_at_once_and_the_round_selects_once(
 ) -> None:
     everyone = [enrolled(f"participant {number}") for number in range(8)]
     round_ = lifecycle.start_run(lifecycle.create_run(tiny_model).pk)
-    results = at_once([lambda one=one: lifecycle.check_in(one.participant) for one in everyone])
+    results = at_once([partial(lifecycle.check_in, one.participant) for one in everyone])
     assert not [result for result in results if isinstance(result, Exception)]
     round_.refresh_from_db()
     assert (round_.phase, round_.target) == ("training", 8)
@@ -219,7 +220,7 @@ def test_a_join_code_for_three_admits_three_of_ten(db: None) -> None:
         signature = key.sign(wire.enrol_message(code, name, key.public))
         return enrolment.enrol(code=code, name=name, public_key=key.public, signature=signature)[0]
 
-    results = at_once([lambda name=f"p{number}": enrol(name) for number in range(10)])
+    results = at_once([partial(enrol, f"p{number}") for number in range(10)])
     assert sum(isinstance(result, Participant) for result in results) == 3
     assert sum(isinstance(result, JoinCodeInvalid) for result in results) == 7
     assert Participant.objects.count() == 3
@@ -227,7 +228,7 @@ def test_a_join_code_for_three_admits_three_of_ten(db: None) -> None:
 
 def test_two_runs_of_one_model_are_started_at_once_and_one_runs(tiny_model: Model) -> None:
     runs = [lifecycle.create_run(tiny_model) for _ in range(4)]
-    at_once([lambda run=run: lifecycle.start_run(run.pk) for run in runs])
+    at_once([partial(lifecycle.start_run, run.pk) for run in runs])
     assert Run.objects.filter(state="running").count() == 1
     assert Round.objects.count() == 1
 
@@ -266,12 +267,13 @@ def test_the_journals_ids_become_visible_in_their_own_order(tiny_model: Model) -
             seen.extend(
                 Event.objects.filter(id__gt=after).order_by("id").values_list("id", flat=True)
             )
+        connection.close()
 
     def write() -> None:
         for _ in range(20):
             lifecycle.create_run(tiny_model)
 
-    reader = threading.Thread(target=lambda: (read(), connection.close()))
+    reader = threading.Thread(target=read)
     reader.start()
     at_once([write] * 4)
     done.set()

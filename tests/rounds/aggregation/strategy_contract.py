@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -81,7 +82,8 @@ class StrategyContract:
         assert same(result, strategy.apply(state, given))
 
     def test_an_output_that_does_not_fit_is_an_error(self) -> None:
-        for out in (np.empty(3, np.float32), np.empty(2), np.empty(4, np.float32)[::2]):
+        wrong: list[Any] = [np.empty(3, np.float32), np.empty(2), np.empty(4, np.float32)[::2]]
+        for out in wrong:
             with pytest.raises(ValueError, match=r"output of shape \(2,\)"):
                 self.strategy().apply({}, cohort(2), out=out)
 
