@@ -1,8 +1,21 @@
 """What the lists can be narrowed to."""
 
+from typing import Any
+
+from django import forms
 from django_filters import rest_framework as filters
 
+from rounds.api.serializers import GREATEST_ID
 from rounds.models import Assignment, JoinCode, Participant, Round, Run
+
+
+class WholeNumberFilter(filters.NumberFilter):
+    """Ids and the like: no fractions, and nothing that a database could not hold."""
+
+    field_class = forms.IntegerField
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(min_value=0, max_value=GREATEST_ID, **options)
 
 
 class RunFilter(filters.FilterSet):
@@ -17,8 +30,9 @@ class RunFilter(filters.FilterSet):
 
 
 class RoundFilter(filters.FilterSet):
-    run = filters.NumberFilter(field_name="run_id")
+    run = WholeNumberFilter(field_name="run_id")
     model = filters.CharFilter(field_name="run__model__slug")
+    number = WholeNumberFilter()
     phase = filters.MultipleChoiceFilter(choices=Round.Phase.choices)
 
     class Meta:
@@ -39,7 +53,7 @@ class ParticipantFilter(filters.FilterSet):
     name = filters.CharFilter(lookup_expr="icontains")
     model = filters.CharFilter(field_name="model__slug")
     state = filters.MultipleChoiceFilter(choices=Participant.State.choices)
-    join_code = filters.NumberFilter(field_name="join_code_id")
+    join_code = WholeNumberFilter(field_name="join_code_id")
     seen_since = filters.IsoDateTimeFilter(field_name="last_seen_at", lookup_expr="gte")
 
     class Meta:
