@@ -223,31 +223,34 @@ class Participation:
         outbox = self.participant.outbox
         outbox.keep_only(assignment.id)
         try:
-            parcel = outbox.find(assignment)
-            if parcel is None:
-                parcel = self._train(assignment)
-            else:
-                self._tell("resumed")
-            self._upload(parcel)
+            with _Reporter(self.participant, assignment.id) as reporter:
+                parcel = outbox.find(assignment)
+                if parcel is None:
+                    parcel = self._train(assignment, reporter)
+                else:
+                    self._tell("resumed")
+                self._upload(parcel, reporter)
             self.failures_in_a_row = 0
         except (RoundClosed, UpdateConflict) as closed:
             self._tell("closed", reason=closed.code)
         except (LoginRefused, ParticipantSuspended, ParticipantRevoked):
             raise  # what is in the outbox stays there: we may be reinstated in time
-        except (ServerRefused, IntegrityError, _TrainerFailed) as error:
+        except (ServerRefused, IntegrityError, wire.WireError, _TrainerFailed) as error:
             self._fail(assignment, error)
         outbox.drop(assignment.id)
         self.assignment = None
 
-    def _train(self, assignment: Assignment) -> Parcel:
-        with _Reporter(self.participant, assignment.id) as reporter:
-            reporter.say(activity="downloading", fraction=0.0)
-            self._tell("downloading", bytes=assignment.weights.length)
-            card, weights = self.participant.download(assignment)
-            trainer = self._trainer(card)
-            reporter.say(activity="training", fraction=0.0)
-            self._tell("training")
-            result = self._call_trainer(trainer, assignment, weights, reporter)
+    def _train(self, assignment: Assignment, reporter: _Reporter) -> Parcel:
+        if assignment.encoding not in wire.ENCODINGS:
+            detail = f"Expected {wire.ENCODINGS[0]}. Received: {assignment.encoding!r:.60}"
+            raise wire.WireError("unsupported_encoding", detail, field="encoding")
+        reporter.say(activity="downloading", fraction=0.0)
+        self._tell("downloading", bytes=assignment.weights.length)
+        card, weights = self.participant.download(assignment)
+        trainer = self._trainer(card)
+        reporter.say(activity="training", fraction=0.0)
+        self._tell("training")
+        result = self._call_trainer(trainer, assignment, weights, reporter)
         return self._pack(assignment, card, result)
 
     def _trainer(self, card: ModelCard) -> TrainerLike:
@@ -310,8 +313,9 @@ class Participation:
             raise _TrainerFailed(error) from error
         return parcel
 
-    def _upload(self, parcel: Parcel) -> None:
+    def _upload(self, parcel: Parcel, reporter: _Reporter) -> None:
         manifest = parcel.manifest
+        reporter.say(activity="uploading", fraction=0.0)
         self._tell("uploading", bytes=manifest.length)
         self.participant.upload(parcel)
         self.summary.rounds += 1
@@ -420,7 +424,7 @@ class _Reporter:
     def __init__(self, participant: Participant, assignment: int) -> None:
         self._participant = participant
         self._assignment = assignment
-        self._latest: dict[str, Any] = {}
+        self._latest: dict[str, Any] | None = None
         self._ended = threading.Event()
         self._closed: ParticipantError | None = None
         self._thread = threading.Thread(target=self._run, name="fedclient-progress", daemon=True)
@@ -442,11 +446,12 @@ class _Reporter:
             raise self._closed
 
     def _run(self) -> None:
-        sent: dict[str, Any] = {}
+        sent: dict[str, Any] | None = None
         sent_at = -math.inf
         while not self._ended.wait(_PACE):
             progress = self._latest
-            if progress is sent and time.monotonic() - sent_at < _HEARTBEAT:
+            due = progress is not sent or time.monotonic() - sent_at > _HEARTBEAT
+            if progress is None or not due:
                 continue
             sent, sent_at = progress, time.monotonic()
             try:

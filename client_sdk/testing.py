@@ -83,6 +83,7 @@ class FakeServer:
         progress: their reports of progress, as (assignment, report).
         failures: their reports of failure, as (assignment, reason, detail).
         requests: every request as "METHOD path".
+        retry_after, encoding, hyperparameters: what its answers say from now on.
         before: functions that see each request first; one that answers takes it over. To play
             a server that is away, raise `httpx.ConnectError` there, or use `away`.
 
@@ -116,6 +117,7 @@ class FakeServer:
         self.requests: list[str] = []
         self.before: list[Before] = []
         self.retry_after = 0.0
+        self.encoding = "float32"
         self.hyperparameters: dict[str, Any] = {"epochs": 2, "batch_size": 8, "learning_rate": 0.1}
         self._codes: set[str] = set()
         self._used_codes: dict[str, str] = {}
@@ -358,7 +360,7 @@ class FakeServer:
             "version": self._round["version"],
             "hyperparameters": self.hyperparameters,
             "seed": 7,
-            "encoding": "float32",
+            "encoding": self.encoding,
             "deadline": None,
             "seconds_left": None,
         }

@@ -148,6 +148,21 @@ class TestARound:
         assert [report["fraction"] for report in epochs] == [0.5, 1.0]
         assert epochs[0]["metrics"] == {"loss": 1.0}
 
+    def test_tells_the_server_that_it_uploads(
+        self, alice: Participant, server: FakeServer, data: Data
+    ) -> None:
+        server.open_round()
+
+        def wait_for_the_report(event: Event) -> None:
+            until = time.monotonic() + 5
+            while event.kind == "uploading" and time.monotonic() < until:
+                if any(report["activity"] == "uploading" for _, report in server.progress):
+                    return
+                time.sleep(0.01)
+
+        alice.participate(data, rounds=1, trainer=FakeTrainer(), on_event=wait_for_the_report)
+        assert server.progress[-1][1] == {"activity": "uploading", "fraction": 0.0}
+
     def test_has_only_events_that_are_documented(
         self, alice: Participant, server: FakeServer, data: Data
     ) -> None:
@@ -311,6 +326,14 @@ class TestWhenSomethingIsWrong:
         assert (summary.rounds, summary.failures) == (1, 1)
         [(_, reason, _)] = server.failures
         assert reason == "integrity"
+
+    def test_an_encoding_that_she_does_not_speak_is_declined(
+        self, alice: Participant, server: FakeServer, data: Data
+    ) -> None:
+        server.encoding = "int4"
+        server.open_round()
+        alice.participate(data, until=lambda: bool(server.failures), trainer=FakeTrainer())
+        assert [reason for _, reason, _ in server.failures] == ["unsupported_encoding"]
 
     def test_three_failures_in_a_row_are_enough(
         self, alice: Participant, server: FakeServer, data: Data
