@@ -301,19 +301,27 @@ def _load_safetensors(model: Any, path: Path) -> None:
     from models_app import keras_bridge
 
     weights = keras_bridge.manifest(model)
-    by_ordinal = {str(weight.ordinal): weight.name for weight in weights}
     try:
         given = load_file(path)
     except Exception as error:  # the library raises types of its own, without a common base
         detail = f"Expected a safetensors file. Received: {error}"[:500]
         raise PackageRefused(detail, field="weights") from None
-    tensors = {by_ordinal.get(_ordinal(name), name): array for name, array in given.items()}
+    tensors = {_resolved(name, weights): array for name, array in given.items()}
     _check_tensors(weights, tensors, len(given))
     keras_bridge.load_state(model, weights, tensors)
 
 
-def _ordinal(name: str) -> str:
-    return str(int(name)) if name.isascii() and name.isdecimal() else ""
+def _resolved(name: str, weights: Sequence[Any]) -> str:
+    """The manifest's name for a tensor called "7", "0007" or "0007.….kernel".
+
+    The layers in between are not compared: Keras counts those that have no name of their own.
+    """
+    ordinal, *path = name.split(".")
+    if ordinal.isascii() and ordinal.isdecimal() and int(ordinal) < len(weights):
+        found = str(weights[int(ordinal)].name)
+        if not path or path[-1] == found.rpartition(".")[2]:
+            return found
+    return name
 
 
 def _check_tensors(weights: Sequence[Any], tensors: dict[str, Any], given: int) -> None:

@@ -154,7 +154,10 @@ def import_version(
             f"Expected the architecture of {model.slug} ({model.architecture_digest[:12]}), "
             f"layer names included. Received: {received[:12]}"
         )
-    federated, fixed = _store(model.weights, package.tensors)
+    # By place: Keras may have called the parts of a layer otherwise this time.
+    names = [weight.name for weight in model.weights]
+    tensors = dict(zip(names, package.tensors.values(), strict=True))
+    federated, fixed = _store(model.weights, tensors)
     with events.transaction() as journal:
         model = _locked(model_id)
         return _add(
