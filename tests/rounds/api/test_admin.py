@@ -1,0 +1,265 @@
+"""The admin: every page opens, viewers only look, and actions are verbs."""
+
+import re
+from typing import Any
+
+import pytest
+from django.apps import apps
+from django.contrib import admin
+from django.contrib.auth.models import User
+from django.db import connection
+from django.db.models import Model as Row
+from django.test import Client, RequestFactory
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+
+from accounts.models import PersonalToken
+from journal.models import Event
+from models_app.models import Model
+from rounds import lifecycle
+from rounds.models import JoinCode, Participant, Round, Run
+from tests.rounds.api.conftest import Scene
+from tests.rounds.api.test_operators import enrol
+from tests.rounds.updates import upload
+
+pytestmark = pytest.mark.django_db
+
+ROOMS = ("accounts", "journal", "models_app", "rounds")
+OURS = [model for model in admin.site._registry if model._meta.app_label in ROOMS]
+EVERY = pytest.mark.parametrize("model", OURS, ids=lambda model: model._meta.label_lower)
+
+
+def page(model: type[Row], name: str, *args: Any) -> str:
+    return reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_{name}", args=args)
+
+
+def signed_in(user: User) -> Client:
+    browser = Client()
+    browser.force_login(user)
+    return browser
+
+
+@pytest.fixture
+def owner(alice: User) -> Client:
+    PersonalToken.objects.issue(alice, "notebook")
+    return signed_in(alice)
+
+
+@pytest.fixture
+def operator(bob: User) -> Client:
+    return signed_in(bob)
+
+
+@pytest.fixture
+def viewer(victor: User) -> Client:
+    PersonalToken.objects.issue(victor, "notebook")
+    return signed_in(victor)
+
+
+def act(browser: Client, action: str, *rows: Row, reason: str = "") -> list[str]:
+    """Take an action on rows of one list; what the admin then says."""
+    form = {"action": action, "_selected_action": [row.pk for row in rows], "reason": reason}
+    return said(browser.post(page(type(rows[0]), "changelist"), form, follow=True))
+
+
+def said(answer: Any) -> list[str]:
+    assert answer.redirect_chain, re.findall(r"errorlist.*", answer.content.decode())
+    return [str(message) for message in answer.context["messages"]]
+
+
+# --- Pages ------------------------------------------------------------------------------------
+
+
+def test_every_row_of_the_rooms_has_a_page() -> None:
+    rows = {model for room in ("journal", "rounds") for model in apps.get_app_config(room).models}
+    assert rows <= {model._meta.model_name for model in OURS}
+
+
+@EVERY
+def test_alice_opens_every_page(model: type[Row], owner: Client, scene: Scene) -> None:
+    assert owner.get(page(model, "changelist")).status_code == 200
+    searched = owner.get(page(model, "changelist"), {"q": "charlie"})
+    assert searched.status_code == 200
+    row = model._default_manager.first()
+    assert row is not None, "the scene has one of each"
+    assert owner.get(page(model, "change", row.pk)).status_code == 200
+    request = RequestFactory().get("/")
+    request.user = User.objects.get(username="alice")
+    may_add = admin.site._registry[model].has_add_permission(request)
+    assert owner.get(page(model, "add")).status_code == (200 if may_add else 403)
+
+
+@EVERY
+def test_a_viewer_looks_and_does_nothing(model: type[Row], viewer: Client, scene: Scene) -> None:
+    answer = viewer.get(page(model, "changelist"))
+    if model is JoinCode:
+        assert answer.status_code == 403
+        return
+    assert answer.status_code == 200
+    shown = answer.context["cl"].model_admin.get_actions(answer.wsgi_request)
+    if model is not PersonalToken:  # one's own may be deleted
+        assert shown == {}
+        assert viewer.get(page(model, "add")).status_code == 403
+    row = model._default_manager.last()
+    assert row is not None
+    assert viewer.get(page(model, "change", row.pk)).status_code == 200
+    assert viewer.post(page(model, "change", row.pk), {"name": "x"}).status_code == 403
+
+
+def test_a_viewer_cannot_act_by_a_forged_form(viewer: Client, scene: Scene) -> None:
+    viewer.post(page(Run, "changelist"), {"action": "stop", "_selected_action": [scene.run.pk]})
+    scene.run.refresh_from_db()
+    assert scene.run.state == "running"
+
+
+def test_the_lists_do_not_ask_for_each_row(
+    operator: Client, scene: Scene, enrolled: Any, victor: User
+) -> None:
+    lists = [model for model in OURS if model._meta.app_label in ("journal", "rounds")]
+
+    def asked() -> dict[str, int]:
+        counts = {}
+        for model in lists:
+            with CaptureQueriesContext(connection) as captured:
+                operator.get(page(model, "changelist"))
+            counts[model.__name__] = len(captured)
+        return counts
+
+    operator.get(page(Run, "changelist"))
+    before = asked()
+    for number in range(3):
+        enrolled(f"one more {number}", model=scene.model)
+        lifecycle.create_run(scene.model, name=f"run {number}")
+        lifecycle.cancel_round(scene.run.rounds.latest("number").pk)
+    assert asked() == before
+
+
+def test_a_line_of_the_journal_leads_to_what_it_speaks_of(owner: Client, scene: Scene) -> None:
+    line = Event.objects.filter(kind="assignment.accepted").first()
+    assert line is not None
+    shown = owner.get(page(Event, "change", line.pk)).content.decode()
+    for row in ("run", "round", "assignment", "participant"):
+        assert reverse(f"admin:rounds_{row}_change", args=[getattr(line, row)]) in shown
+
+
+# --- Runs and rounds --------------------------------------------------------------------------
+
+
+def new_run(model: Model, **changed: Any) -> dict[str, Any]:
+    """The form of a new run as the browser shows it, with some fields changed."""
+    fields = dict.fromkeys(("until_metric", "until_value", "cohort_goal", "target"), "")
+    defaults = {
+        field.name: field.default
+        for field in Run._meta.fields
+        if isinstance(field.default, (int, float, str))
+    }
+    form = defaults | fields | {"strategy_options": "{}", "hyperparameters": "{}"}
+    return form | {"model": model.pk, "name": "winter"} | changed
+
+
+def test_bob_creates_a_run_by_its_form(operator: Client, tiny_model: Model) -> None:
+    form = new_run(tiny_model, hyperparameters='{"epochs": 4}', cohort_min=3, quorum=3)
+    said(operator.post(page(Run, "add"), form, follow=True))
+    run = Run.objects.get()
+    assert (run.name, run.state, run.cohort_min) == ("winter", "draft", 3)
+    assert run.hyperparameters["epochs"] == 4
+    assert run.created_by is not None
+    assert run.created_by.username == "bob"
+    assert Event.objects.get(kind="run.created").actor == "bob"
+
+
+@pytest.mark.parametrize(
+    ("changed", "field"),
+    [
+        ({"hyperparameters": '{"epochs": 0}'}, "hyperparameters"),
+        ({"hyperparameters": "[1]"}, "hyperparameters"),
+        ({"strategy_options": '"x"'}, "strategy_options"),
+        ({"strategy": "fedmagic"}, "strategy"),
+        ({"selection": "first_come"}, "cohort_goal"),
+        ({"quorum": 5, "target": 3}, "target"),
+        ({"fraction": 0}, "fraction"),
+    ],
+)
+def test_a_rule_that_makes_no_sense_is_told_at_its_field(
+    changed: dict[str, Any], field: str, operator: Client, tiny_model: Model
+) -> None:
+    answer = operator.post(page(Run, "add"), new_run(tiny_model, **changed))
+    assert answer.status_code == 200
+    assert list(answer.context["adminform"].form.errors) == [field]
+    assert not Run.objects.exists()
+
+
+def test_bob_leads_a_run_by_actions(operator: Client, tiny_model: Model) -> None:
+    run = lifecycle.create_run(tiny_model, name="winter")
+    assert act(operator, "start", run) == ["winter is running."]
+    assert act(operator, "pause", run, reason="lunch") == ["winter is paused."]
+    assert act(operator, "resume", run) == ["winter is running again."]
+    assert act(operator, "stop", run) == ["winter is stopped."]
+    (refused,) = act(operator, "start", run)
+    assert refused == "winter: Expected a run that may become running. Received: stopped"
+    line = Event.objects.get(kind="run.paused")
+    assert (line.actor, line.reason) == ("bob", "lunch")
+
+
+def test_bob_closes_and_cancels_rounds_by_actions(operator: Client, scene: Scene) -> None:
+    (early,) = act(operator, "close", scene.second)
+    assert "Expected an open round with at least 2 updates. Received: 0 updates" in early
+    upload(scene.charlie)
+    upload(scene.dora)
+    assert act(operator, "close", scene.second) == ["autumn round 2 is closed."]
+    assert act(operator, "cancel", scene.second) == ["autumn round 2 is cancelled."]
+    assert Round.objects.latest("id").number == 3
+
+
+def test_the_page_of_a_run_reports_its_rounds(viewer: Client, scene: Scene) -> None:
+    shown = viewer.get(page(Run, "change", scene.run.pk)).content.decode()
+    assert "<td>1</td><td>published</td><td>2</td><td>2</td>" in shown
+    assert "<td>2</td><td>training</td><td>-</td>" in shown
+
+
+# --- Participants and join codes --------------------------------------------------------------
+
+
+def test_bob_suspends_reinstates_and_revokes_by_actions(operator: Client, scene: Scene) -> None:
+    charlie, dora = scene.charlie.participant, scene.dora.participant
+    assert act(operator, "suspend", charlie, dora) == [
+        "charlie is suspended.",
+        "dora is suspended.",
+    ]
+    assert act(operator, "reinstate", dora) == ["dora is active again."]
+    assert act(operator, "revoke", charlie, reason="its key leaked") == ["charlie is revoked."]
+    (refused,) = act(operator, "reinstate", charlie)
+    assert "Received: revoked" in refused
+    states = Participant.objects.order_by("name").values_list("state", flat=True)
+    assert list(states) == ["revoked", "active"]
+
+
+@pytest.fixture
+def told_command(operator: Client) -> list[str]:
+    """The command that the admin shows for a new join code, as words."""
+    form = {"label": "emil", "model": "", "max_uses": 2, "expires_at_0": "", "expires_at_1": ""}
+    messages = said(operator.post(page(JoinCode, "add"), form, follow=True))
+    told = re.search(r"<code>(.*)</code>", messages[0])
+    assert told is not None
+    return told[1].split()
+
+
+def test_the_admin_shows_a_new_join_code_once(told_command: list[str], operator: Client) -> None:
+    assert told_command[:3] == ["fedclient", "join", "http://testserver"]
+    code = JoinCode.objects.get()
+    assert (code.label, code.max_uses, code.created_by.username) == ("emil", 2, "bob")  # type: ignore[union-attr]
+    for address in (page(JoinCode, "changelist"), page(JoinCode, "change", code.pk)):
+        assert told_command[3] not in operator.get(address).content.decode()
+
+
+def test_emil_enrols_with_the_code_of_the_admin(told_command: list[str], operator: Client) -> None:
+    enrol(told_command[3], "emil")
+    assert Participant.objects.get(name="emil").join_code == JoinCode.objects.get()
+    assert act(operator, "withdraw", JoinCode.objects.get()) == ["emil is withdrawn."]
+
+
+def test_a_join_code_of_the_past_is_refused_at_its_field(operator: Client) -> None:
+    form = {"label": "", "max_uses": 1, "expires_at_0": "2001-01-01", "expires_at_1": "00:00"}
+    answer = operator.post(page(JoinCode, "add"), form)
+    assert list(answer.context["adminform"].form.errors) == ["expires_at"]
+    assert not JoinCode.objects.exists()
