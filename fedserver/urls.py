@@ -6,6 +6,9 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularRedocView, Spec
 
 from fedserver import views
 
+admin.site.site_header = admin.site.site_title = "fedserver"
+admin.site.index_title = "Everything there is"
+
 urlpatterns = [
     path("", views.welcome, name="welcome"),
     path("healthz", views.healthz, name="healthz"),
