@@ -156,6 +156,11 @@ def evaluate(version: "ModelVersion") -> dict[str, float]:
         return _kept(version.model).evaluate(version)
 
 
+def is_warm(model: "Model") -> bool:
+    """Whether this process has the model built, with its evaluation compiled."""
+    return _key(model) in _models
+
+
 @dataclass
 class _Kept:
     """A model kept warm, and which fixed weights it holds at present."""
@@ -185,9 +190,13 @@ _lock = Lock()
 _models: OrderedDict[tuple[str, ...], _Kept] = OrderedDict()
 
 
-def _kept(model: "Model") -> _Kept:
+def _key(model: "Model") -> tuple[str, ...]:
     parts = [model.weights_manifest, model.input_spec, model.objective]
-    key = (model.architecture_digest, model.evaluation_set, json.dumps(parts))
+    return (model.architecture_digest, model.evaluation_set, json.dumps(parts))
+
+
+def _kept(model: "Model") -> _Kept:
+    key = _key(model)
     if key not in _models:
         data = read_examples(blobs.path(model.evaluation_set))
         spec, objective = wire.InputSpec.from_json(model.input_spec), model.objective

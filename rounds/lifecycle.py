@@ -738,32 +738,35 @@ def _measure(round_: Round) -> tuple[dict[str, Any], dict[str, Any]]:
         return {}, {}
     from models_app import keras_bridge  # only here: TensorFlow is heavy
 
-    measure_base(round_.pk)
-    round_.base.refresh_from_db()
-    return round_.base.metrics, keras_bridge.evaluate(round_.version)
+    before = round_.base.metrics or measure_base(round_.pk)
+    return before, keras_bridge.evaluate(round_.version)
 
 
-def lacks_baseline(round_id: int) -> bool:
-    """Whether a round trains from a version that could be measured and never was."""
+def will_need_keras(round_id: int) -> bool:
+    """Whether the round will be evaluated, and its participants still are at work."""
     return (
-        Round.objects.filter(pk=round_id, phase__in=Round.OPEN, base__metrics={})
+        Round.objects.filter(pk=round_id, phase__in=Round.OPEN)
         .exclude(run__model__evaluation_set="")
         .exists()
     )
 
 
-def measure_base(round_id: int) -> None:
-    """Measure the version that a round starts from, once. For workers that have Keras.
+def measure_base(round_id: int) -> dict[str, Any]:
+    """Measure the version that a round starts from. For workers that have Keras.
 
     It is what the gate compares with; and done while the participants train, it leaves the model
-    warm for the candidate.
+    built and compiled for the candidate. Where both are so already, nothing is done.
     """
-    base = Round.objects.select_related("base__model").get(pk=round_id).base
-    if base.metrics or not base.model.evaluation_set:
-        return
     from models_app import keras_bridge
 
-    registry.record_metrics(base, keras_bridge.evaluate(base))
+    base = Round.objects.select_related("base__model").get(pk=round_id).base
+    if not base.metrics or not keras_bridge.is_warm(base.model):
+        measured = keras_bridge.evaluate(base)
+        if not base.metrics:
+            registry.record_metrics(base, measured)
+            return measured
+    metrics: dict[str, Any] = base.metrics
+    return metrics
 
 
 def _publish(round_id: int, lease: str, before: dict[str, Any], measured: dict[str, Any]) -> bool:

@@ -19,7 +19,7 @@ def step(round_id: int) -> None:
         pass
     if lifecycle.needs_keras(round_id):
         evaluate.delay(round_id)
-    elif lifecycle.lacks_baseline(round_id):
+    elif lifecycle.will_need_keras(round_id):
         measure_base.apply_async((round_id,), expires=10)
 
 
@@ -31,7 +31,7 @@ def evaluate(round_id: int) -> None:
 
 @shared_task
 def measure_base(round_id: int) -> None:
-    """Measure the version that a round starts from, while its participants are busy."""
+    """Measure the version that a round starts from, and so warm up, while participants train."""
     lifecycle.measure_base(round_id)
 
 
