@@ -1,9 +1,15 @@
-"""Two pages that belong to no room: a welcome, and the answer for load balancers."""
+"""What belongs to no room: a welcome, the answer for load balancers, and two errors' pages."""
+
+from typing import Any
 
 from django.db import connection
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.urls import reverse
+from django.views import defaults
+
+from rounds.api import problems
+from rounds.errors import NotFound
 
 
 def welcome(request: HttpRequest) -> HttpResponse:
@@ -17,3 +23,24 @@ def healthz(request: HttpRequest) -> JsonResponse:
     with connection.cursor() as cursor:
         cursor.execute("SELECT 1")
     return JsonResponse({"status": "ok"})
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """An address that leads nowhere: below the API a problem document, elsewhere a page."""
+    if not _is_api(request):
+        return defaults.page_not_found(request, exception)
+    error = NotFound(f"Expected an address of the API. Received: {request.path:.200}")
+    return _problem(problems.document(error))
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    """A mistake of ours: below the API a problem document, elsewhere a page."""
+    return _problem(problems.SERVER_FAILED) if _is_api(request) else defaults.server_error(request)
+
+
+def _is_api(request: HttpRequest) -> bool:
+    return request.path_info.startswith("/api/v")
+
+
+def _problem(document: dict[str, Any]) -> JsonResponse:
+    return JsonResponse(document, status=document["status"], content_type=problems.MEDIA_TYPE)

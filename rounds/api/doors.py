@@ -129,9 +129,8 @@ async def _guard(exchange: Exchange, work: Awaitable[None]) -> None:
     except Exception:
         logger.exception("A participant's request failed")
         if not exchange.began:
-            problem = {"type": "about:blank", "title": "The server failed", "status": 500}
             headers = {"content-type": problems.MEDIA_TYPE}
-            await exchange.json(500, problem | {"code": "server_error"}, headers)
+            await exchange.json(500, problems.SERVER_FAILED, headers)
 
 
 async def _row(verb: Callable[..., Result], *args: Any) -> Result:

@@ -14,6 +14,14 @@ from models_app.errors import FedserverError
 logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+# A mistake of ours: what it was, only the log tells.
+SERVER_FAILED = {
+    "type": "urn:fedserver:problem:server_error",
+    "title": "The server failed",
+    "status": 500,
+    "detail": "The server made a mistake, and has noted it in its log.",
+    "code": "server_error",
+}
 
 
 def document(error: FedserverError) -> dict[str, Any]:

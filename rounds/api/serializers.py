@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar
 
-from drf_spectacular.utils import extend_schema_field
+from drf_spectacular.utils import extend_schema_field, extend_schema_serializer
 from rest_framework import serializers
 
 from journal.events import KINDS, SUBJECTS
@@ -31,12 +31,16 @@ class ReasonSerializer(StrictSerializer):
     reason = serializers.CharField(max_length=1000, required=False, allow_blank=True, default="")
 
 
-def _slug_of_model() -> serializers.SlugRelatedField[Model]:
-    return serializers.SlugRelatedField(slug_field="slug", read_only=True)
+def _slug_of_model(*, or_any: bool = True) -> serializers.SlugRelatedField[Model]:
+    return serializers.SlugRelatedField(
+        slug_field="slug", read_only=True, allow_null=or_any, help_text="null: any" * or_any
+    )
 
 
 def _name_of_user() -> serializers.SlugRelatedField[Any]:
-    return serializers.SlugRelatedField(slug_field="username", read_only=True)
+    return serializers.SlugRelatedField(
+        slug_field="username", read_only=True, allow_null=True, help_text="null: the server itself"
+    )
 
 
 # --- Runs -------------------------------------------------------------------------------------
@@ -58,7 +62,7 @@ class HyperparametersSerializer(StrictSerializer):
 class RunSerializer(serializers.ModelSerializer[Run]):
     """A run with its rules and where it stands."""
 
-    model = _slug_of_model()
+    model = _slug_of_model(or_any=False)
     created_by = _name_of_user()
     strategy_options = serializers.DictField(read_only=True)
     hyperparameters = HyperparametersSerializer(read_only=True)
@@ -122,7 +126,9 @@ class RoundSerializer(serializers.ModelSerializer[Round]):
 
     model = serializers.CharField(source="run.model.slug", read_only=True)
     base = serializers.IntegerField(source="base.number", read_only=True)
-    version = serializers.IntegerField(source="version.number", default=None, read_only=True)
+    version = serializers.IntegerField(
+        source="version.number", default=None, read_only=True, allow_null=True
+    )
     metrics = serializers.DictField(
         source="version.metrics", default=dict, read_only=True, help_text="of the version"
     )
@@ -329,6 +335,7 @@ class EventSerializer(serializers.Serializer[Any]):
         return super().get_fields() | subjects | {"data": serializers.DictField()}
 
 
+@extend_schema_serializer(many=False)
 class EventsSerializer(serializers.Serializer[Any]):
     """Lines after the cursor, oldest first, and the cursor to go on from."""
 

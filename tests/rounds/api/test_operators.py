@@ -11,7 +11,7 @@ from client_sdk import wire
 from client_sdk.keys import Key
 from journal.models import Event
 from models_app.models import Model
-from rounds import enrolment
+from rounds import enrolment, selectors
 from rounds.errors import JoinCodeInvalid
 from rounds.models import JoinCode, Run
 from tests.rounds.api.conftest import Client, Scene
@@ -314,3 +314,26 @@ def test_a_body_of_another_kind_breaks_nothing(
     path = f"/api/v1/runs/{scene.run.pk}/pause"
     answer = operator.post(path, body, content_type="application/json")
     assert answer.status_code in (200, 400)
+
+
+def test_an_address_that_leads_nowhere_is_a_problem_document_below_the_api() -> None:
+    problem = APIClient().get("/api/v1/nodes")
+    assert problem.status_code == 404
+    assert problem.headers["Content-Type"] == "application/problem+json"
+    assert problem.json()["detail"].endswith("Received: /api/v1/nodes")
+    assert APIClient().get("/nodes").headers["Content-Type"].startswith("text/html")
+
+
+def test_a_mistake_of_ours_is_a_problem_document_that_says_little(
+    client_of: Client, bob: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mistake() -> None:
+        raise RuntimeError("a secret")
+
+    monkeypatch.setattr(selectors, "runs", mistake)
+    client = client_of(bob)
+    client.raise_request_exception = False
+    problem = client.get("/api/v1/runs")
+    assert (problem.status_code, problem.json()["code"]) == (500, "server_error")
+    assert problem.headers["Content-Type"] == "application/problem+json"
+    assert b"secret" not in problem.content
