@@ -32,6 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None]:
     home = Path(tempfile.mkdtemp(prefix="fedserver-tests-"))
     early_config.stash[_home] = home
+    (home / "static").mkdir()  # WhiteNoise warns where it is missing
     os.environ["FEDSERVER_HOME"] = str(home)
     os.environ["DATABASE_URL"] = f"sqlite:///{home / 'db.sqlite3'}"
     if early_config.known_args_namespace.database == "postgresql":
