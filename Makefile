@@ -2,7 +2,7 @@
 # make demo          a whole federated training on this machine; ARGS="--participants 8 --exit"
 # make up            the server, until Ctrl-C; ARGS="--port 9000"
 # make test          what a change has to pass
-# make lock          chooses the locked versions anew from pyproject.toml
+# make lock          locks what pyproject.toml asks for; ARGS=--upgrade takes the newest versions
 # make clean         removes what these made, .venv and var (the server's data) among them
 
 PYTHON ?= python3
@@ -63,7 +63,7 @@ format: install
 lock: install
 	$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 \
 	    --no-emit-index-url --no-emit-find-links --generate-hashes --no-annotate --no-header \
-	    --quiet --output-file $(LOCK)
+	    --quiet --output-file $(LOCK) $(ARGS)
 	@echo "$(LOCK) is new; 'make' installs it"
 
 clean:
