@@ -22,7 +22,7 @@ PAGES = {
 class EventAdmin(RoleAdmin):
     """Lines of the journal, newest first."""
 
-    list_display = ("id", "at", "kind", "subjects", "actor", "reason", "data")
+    list_display = ("id", "at", "kind", "subjects", "actor", "reason")
     list_filter = ("at", "kind", "actor")
     search_fields = ("kind", "actor", "reason")
     date_hierarchy = "at"

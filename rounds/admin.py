@@ -15,8 +15,9 @@ from django.utils.safestring import SafeString
 
 from accounts.admin import RoleAdmin, list_link, row_link
 from accounts.roles import OPERATORS
+from models_app import selectors as registry
 from models_app.errors import FedserverError
-from rounds import enrolment, lifecycle, rules, selectors, tasks
+from rounds import aggregation, enrolment, lifecycle, rules, selectors, tasks
 from rounds.models import (
     Assignment,
     CheckIn,
@@ -33,6 +34,14 @@ class ReasonForm(ActionForm):
     """Why an action is taken; it goes into the journal."""
 
     reason = forms.CharField(required=False, max_length=1000)
+
+
+class ByModel(admin.AllValuesFieldListFilter):
+    """Narrows a list to one model; what it is put on is the model's slug."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.title = "model"
 
 
 class VerbAdmin(RoleAdmin):
@@ -107,6 +116,11 @@ class MakingAdmin(VerbAdmin):
             kwargs["form"] = type("Form", (self.add_form,), {"request": request})
         return super().get_form(request, obj, change, **kwargs)
 
+    def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        if db_field.name == "model":
+            kwargs["queryset"] = registry.models()  # without their heavy columns
+        return super().formfield_for_foreignkey(db_field, request, **kwargs)
+
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         """The form's verb has saved it."""
 
@@ -137,7 +151,7 @@ class JoinCodeAdmin(MakingAdmin):
     view_roles = OPERATORS
     add_form = NewJoinCodeForm
     list_display = ("__str__", "model", "used", "expires_at", "withdrawn_at", "created_by")
-    list_filter = ("expires_at", "withdrawn_at", "model__slug")
+    list_filter = ("expires_at", "withdrawn_at", ("model__slug", ByModel))
     search_fields = ("label", "model__slug", "created_by__username")
     date_hierarchy = "created_at"
     actions = ("withdraw",)
@@ -188,7 +202,7 @@ class ParticipantAdmin(VerbAdmin):
         "enrolled_at",
         "uuid",
     )
-    list_filter = ("state", "model__slug", "last_seen_at")
+    list_filter = ("state", ("model__slug", ByModel), "last_seen_at")
     search_fields = ("name", "uuid", "public_key")
     date_hierarchy = "enrolled_at"
     exclude = ("join_code",)
@@ -242,11 +256,20 @@ class ParticipantTokenAdmin(RoleAdmin):
 # --- Runs -------------------------------------------------------------------------------------
 
 
+FEW_LINES = forms.Textarea(attrs={"rows": 3, "cols": 60})
+
+
 class NewRunForm(VerbForm):
     """A run to be created, with every rule at its default."""
 
     name = forms.CharField(max_length=100, required=False)
-    hyperparameters = forms.JSONField(required=False, initial=rules.HYPERPARAMETERS)
+    strategy = forms.ChoiceField(
+        choices=lambda: [(name, name) for name in aggregation.names()], initial="fedavg"
+    )
+    strategy_options = forms.JSONField(required=False, initial=dict, widget=FEW_LINES)
+    hyperparameters = forms.JSONField(
+        required=False, initial=rules.HYPERPARAMETERS, widget=FEW_LINES
+    )
 
     class Meta:
         model = Run
@@ -299,7 +322,7 @@ class RunAdmin(MakingAdmin):
 
     add_form = NewRunForm
     list_display = ("name", "model", "state", "progress", "reason", "created_by", "created_at")
-    list_filter = ("state", "model__slug", "strategy")
+    list_filter = ("state", ("model__slug", ByModel), "strategy")
     search_fields = ("name", "model__slug", "created_by__username")
     date_hierarchy = "created_at"
     actions = ("start", "pause", "resume", "stop")
@@ -385,17 +408,16 @@ class RoundAdmin(VerbAdmin):
     list_display = (
         "__str__",
         "phase",
-        "run_link",
         "invited",
         "uploaded",
         "accepted",
         "samples",
         "made",
         "reason",
-        "opened_at",
         "ended_at",
     )
-    list_filter = ("phase", "run__model__slug", "code")
+    ordering = ("-id",)
+    list_filter = ("phase", ("run__model__slug", ByModel), "code")
     search_fields = ("run__name", "run__model__slug", "code", "reason")
     date_hierarchy = "opened_at"
     exclude = ("run", "base", "version", "lease")
@@ -477,7 +499,7 @@ class AssignmentAdmin(RoleAdmin):
         "reason",
         "last_seen_at",
     )
-    list_filter = ("state", "code", "round__run__model__slug")
+    list_filter = ("state", "code", ("round__run__model__slug", ByModel))
     search_fields = ("participant__name", "participant__uuid", "round__run__name", "reason")
     date_hierarchy = "invited_at"
     exclude = ("participant", "round")
