@@ -1,34 +1,23 @@
-"""Opens an architecture that came over the network: built-in layers, and nothing else.
+"""Which architectures may travel: built-in Keras objects and nothing else.
 
-A Keras model's JSON names Python classes for Keras to find and call, and a server need not be
-trusted. Keras' safe mode refuses lambdas, but can be switched off for a whole process, and some
-built-in layers run what they are given or read files (`REFUSED`). So each object in the JSON has
-to come from a module that only holds parts of networks before Keras sees any of it, and the
-model that Keras then builds has to fit the weights manifest.
+A Keras configuration names classes and functions to be called with arguments of its author's
+choosing. Keras' own safe mode was bypassed more than once, so a configuration is walked before
+Keras sees it, and everything that is not plainly a built-in part of a model is refused by name.
+
+It is a part of the wire: the server walks what an owner uploads, and the participant walks what
+the server sends. Like `wire`, it needs no Keras and knows nobody in the house.
 """
 
-from __future__ import annotations
+import hashlib
+from collections.abc import Iterator
+from typing import Any, Final
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from client_sdk import wire
 
-from client_sdk.errors import ParticipantError
-from client_sdk.wire import FROZEN, WeightSpec
+Config = dict[str, Any]
 
-# They run code from the JSON, load programs from disk, or read vocabularies from any file.
-REFUSED = frozenset(
-    {
-        "FlaxLayer",
-        "IntegerLookup",
-        "JaxLayer",
-        "Lambda",
-        "StringLookup",
-        "TFSMLayer",
-        "TextVectorization",
-        "TorchModuleWrapper",
-    }
-)
-_MODULES = frozenset(
+# Modules under which Keras writes its own parts of models.
+_MODULES: Final = frozenset(
     {
         "keras.activations",
         "keras.constraints",
@@ -43,128 +32,125 @@ _MODULES = frozenset(
         "keras.src.models.sequential",
     }
 )
-_TOP_LEVEL = frozenset({"DTypePolicy", "Functional", "Model", "SeedGenerator", "Sequential"})
-_OPERATIONS = "keras.src.ops."  # where Keras keeps the classes behind `keras.ops` and `x + y`
-_FUNCTION_MODULES = frozenset({"builtins", "keras.activations"})
-_VALUES = frozenset(
-    {"__bytes__", "__ellipsis__", "__keras_tensor__", "__numpy__", "__slice__", "__tensor__"}
+_TOP_LEVEL: Final = frozenset({"Sequential", "Functional", "Model", "DTypePolicy", "SeedGenerator"})
+_OPERATIONS: Final = "keras.src.ops."  # what `a + b` and `keras.ops.relu(x)` leave in a graph
+_FUNCTIONS: Final = frozenset({"builtins", "keras.activations"})
+_COMPILING: Final = "compile_config"  # an optimizer is no part of an architecture
+_MODELS: Final = frozenset({"Sequential", "Functional"})
+_VALUES: Final = frozenset(
+    {"__keras_tensor__", "__tensor__", "__numpy__", "__bytes__", "__ellipsis__", "__slice__"}
 )
+_REFUSED: Final = {
+    "__lambda__": "it carries Python code",
+    "__typespec__": "it is no part of a model",
+    "Lambda": "it carries Python code",
+    "TFSMLayer": "it runs a program from a file",
+    "TorchModuleWrapper": "it unpickles a PyTorch module",
+    "JaxLayer": "it carries Python code",
+    "FlaxLayer": "it carries Python code",
+    "IntegerLookup": "it reads vocabularies from files and keeps state that is no weight",
+    "StringLookup": "it reads vocabularies from files and keeps state that is no weight",
+    "TextVectorization": "it reads vocabularies from files and keeps state that is no weight",
+}
+_DEPTH: Final = 200
 
 
-class ModelRefused(ParticipantError):
-    """The server's model document cannot or must not be built here."""
-
-
-def build(architecture: Mapping[str, Any], shape: Sequence[int | None]) -> Any:
-    """Build a model from its Keras JSON.
+class ArchitectureRefused(ValueError):
+    """A configuration that holds more than built-in parts of Keras.
 
     Args:
-        architecture: Keras' description of a model, as `json.loads(model.to_json())` gives it;
-            what it says about compiling is left out.
-        shape: shape of one example, without the batch.
+        detail: What was expected, ending with what was received.
+        place: The path of the part within the model.
+    """
+
+    def __init__(self, detail: str, place: str = "") -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.place = place
+
+
+def check(config: Any) -> Config:
+    """Refuse a configuration that holds anything but built-in parts of Keras.
+
+    Args:
+        config: What `json.loads` gave of a `config.json` or of `model.to_json()`.
 
     Returns:
-        A built `keras.Model` with one input and one output, and weights of no meaning.
+        The same configuration without what it says about compiling.
 
     Raises:
-        ModelRefused: for anything but built-in layers, and what Keras cannot build.
+        ArchitectureRefused: With the place and the reason.
     """
-    import keras
-
-    try:
-        model = keras.saving.deserialize_keras_object(_inspected(architecture), safe_mode=True)
-        if isinstance(model, keras.Model) and not model.built:
-            model.build((None, *shape))
-    except ModelRefused:
-        raise
-    except Exception as error:  # whatever the layers named in the JSON raise
-        raise ModelRefused(f"Expected an architecture that Keras builds. Received: {error}") from (
-            error
+    if not isinstance(config, dict) or config.get("class_name") not in _MODELS:
+        found = config.get("class_name") if isinstance(config, dict) else type(config).__name__
+        raise ArchitectureRefused(
+            "Expected a Sequential or a functional model; a subclassed model is Python code "
+            f"that the file does not hold. Received: {found!r}"
         )
-    _expect_one_in_one_out(model, keras.Model)
-    _expect_keras_layers(model)
+    for place, part in _objects(config, ""):
+        _check_object(place, part)
+    model: Config = _without_compiling(config)
     return model
 
 
-def variables(model: Any, weights: Sequence[WeightSpec]) -> dict[str, Any]:
-    """Pair each line of a weights manifest with the model's variable, in creation order.
-
-    Raises:
-        ModelRefused: when the manifest is not of this model.
-    """
-    found = list({id(variable): variable for variable in model.variables}.values())
-    if len(found) != len(weights):
-        raise ModelRefused(
-            f"Expected {len(found)} weights, as the architecture has. Received: {len(weights)}"
-        )
-    for weight, variable in zip(weights, found, strict=True):
-        shape, floats = tuple(variable.shape), variable.dtype == "float32"
-        if shape != weight.shape or floats != (weight.dtype == "F32"):
-            raise ModelRefused(
-                f"Expected weight `{weight.name}` to be {shape} {variable.dtype}, as in the "
-                f"architecture. Received: {weight.shape} {weight.dtype}"
-            )
-    return {weight.name: variable for weight, variable in zip(weights, found, strict=True)}
+def digest(config: Config) -> str:
+    """SHA-256 of the canonical JSON of an architecture, in hexadecimal."""
+    return hashlib.sha256(wire.canonical_json(config)).hexdigest()
 
 
-def freeze(model: Any, weights: Sequence[WeightSpec]) -> None:
-    """Keep the weights whose role is frozen out of training.
-
-    A layer with nothing but frozen weights is frozen whole, so that a frozen BatchNormalization
-    also keeps its statistics and normalises by them, as Keras has it for transfer learning.
-    """
-    pairs = zip(weights, variables(model, weights).values(), strict=True)
-    frozen = {id(variable) for weight, variable in pairs if weight.role == FROZEN}
-    for layer in model._flatten_layers():
-        if layer.weights and all(id(variable) in frozen for variable in layer.weights):
-            layer.trainable = False
-    for variable in model.trainable_variables:
-        variable.trainable = id(variable) not in frozen
+def _without_compiling(value: Any) -> Any:
+    if isinstance(value, dict):
+        kept = {key: item for key, item in value.items() if key != _COMPILING}
+        return {key: _without_compiling(item) for key, item in kept.items()}
+    return [_without_compiling(item) for item in value] if isinstance(value, list) else value
 
 
-def _inspected(part: Any) -> Any:
-    """The same JSON without compile settings, every object in it found harmless."""
-    if isinstance(part, (list, tuple)):
-        return [_inspected(entry) for entry in part]
-    if not isinstance(part, Mapping):
-        return part
-    if "class_name" in part:
-        _expect_builtin(part)
-    return {key: _inspected(entry) for key, entry in part.items() if key != "compile_config"}
+def _objects(value: Any, place: str, depth: int = 0) -> Iterator[tuple[str, Config]]:
+    """Every dictionary of a configuration that names a class, with the path to it."""
+    if depth > _DEPTH:
+        raise ArchitectureRefused(f"Expected at most {_DEPTH} levels of nesting. Received: more")
+    if isinstance(value, dict):
+        place = f"{place}.{value['name']}" if isinstance(value.get("name"), str) else place
+        if "class_name" in value:
+            yield place or "model", value
+        for key, item in value.items():
+            if key == _COMPILING:
+                continue
+            inner = place if key in ("config", "layers") else f"{place}.{key}"
+            yield from _objects(item, inner, depth + 1)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _objects(item, place, depth + 1)
 
 
-def _expect_builtin(part: Mapping[str, Any]) -> None:
-    name, module, registered = (part.get(k) for k in ("class_name", "module", "registered_name"))
+def _check_object(place: str, part: Config) -> None:
+    name, module, inner = part["class_name"], part.get("module"), part.get("config")
+    if not isinstance(name, str):
+        raise _refusal(place, name, "a class has no name")
     if name in _VALUES:
         return
+    if name in _REFUSED:
+        raise _refusal(place, name, _REFUSED[name])
+    registered = part.get("registered_name")
+    if registered not in (None, name, inner if name == "function" else None):
+        raise _refusal(place, registered, "custom objects are Python code that the file lacks")
     if name == "function":
-        known = module in _FUNCTION_MODULES and registered in (None, name, part.get("config"))
-    else:
-        known = _is_part_of_network(name, module) and registered in (None, name)
-    if not known:
-        shown = {"module": module, "class_name": name, "registered_name": registered}
-        raise ModelRefused(f"Expected built-in Keras layers only. Received: {shown}")
+        if not isinstance(inner, str) or module not in _FUNCTIONS:
+            raise _refusal(place, f"{module}.{inner}", "it is no built-in function of Keras")
+        return
+    if not _is_built_in(module, name):
+        raise _refusal(place, f"{module}.{name}", "it is no built-in part of Keras")
 
 
-def _is_part_of_network(name: object, module: object) -> bool:
-    if not isinstance(name, str) or not isinstance(module, str):
-        return False
+def _is_built_in(module: Any, name: str) -> bool:
     if module == "keras":
         return name in _TOP_LEVEL
-    inside = module in _MODULES or module.startswith(_OPERATIONS)
-    return inside and name[:1].isupper() and name not in REFUSED
+    inside = module in _MODULES or (isinstance(module, str) and module.startswith(_OPERATIONS))
+    return inside and name[:1].isupper()  # a class: functions such as `load_model` live there too
 
 
-def _expect_one_in_one_out(model: Any, kind: type) -> None:
-    if not isinstance(model, kind):
-        raise ModelRefused(f"Expected a Keras model. Received: {type(model).__name__}")
-    counts = len(model.inputs), len(model.outputs)  # type: ignore[attr-defined]
-    if counts != (1, 1):
-        raise ModelRefused(f"Expected one input and one output. Received: {counts}")
-
-
-def _expect_keras_layers(model: Any) -> None:
-    """Names found in the process's own registry of custom objects are no built-in layers."""
-    for layer in model._flatten_layers():
-        if type(layer).__module__.partition(".")[0] != "keras":
-            raise ModelRefused(f"Expected built-in Keras layers only. Received: {type(layer)}")
+def _refusal(place: str, found: Any, reason: str) -> ArchitectureRefused:
+    return ArchitectureRefused(
+        f"Expected only built-in Keras layers; at {place.lstrip('.')}, {reason}. Received: {found}",
+        place.lstrip("."),
+    )

@@ -24,8 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from client_sdk import architecture
-from client_sdk.architecture import ModelRefused
+from client_sdk import building
+from client_sdk.building import ModelRefused
 from client_sdk.errors import ParticipantError
 from client_sdk.wire import FEDERATED, LOCAL, InputSpec, WireError, read_weights
 
@@ -158,9 +158,9 @@ class Trainer:
             described = model_document["architecture"]
         except (KeyError, TypeError, WireError) as error:
             raise ModelRefused(f"Expected a whole model document. Received: {error!r}") from error
-        self.model = architecture.build(described, self.input_spec.shape)
-        self._variables = architecture.variables(self.model, self.weights)
-        architecture.freeze(self.model, self.weights)
+        self.model = building.build(described, self.input_spec.shape)
+        self._variables = building.variables(self.model, self.weights)
+        building.freeze(self.model, self.weights)
         self._graphs = keras.backend.backend() == "tensorflow"
         self._compile("sgd", 0.0)
 

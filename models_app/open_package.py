@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, Final
 
-from models_app import architecture
+from client_sdk.architecture import ArchitectureRefused, Config, check
 from models_app.errors import FedserverError, InvalidModel, PackageRefused, PackageTooLarge
 
 Examples = tuple[Any, Any]  # NumPy arrays x and y; NumPy is imported when they are read
@@ -46,6 +46,8 @@ def main() -> int:
         _VERBS[job["verb"]](job, out)
     except FedserverError as error:
         return _refuse(out, error.code, error.detail, error.field)
+    except ArchitectureRefused as error:
+        return _refuse(out, "package_refused", error.detail)
     except MemoryError:
         return _refuse(out, "package_too_large", "Expected a model that fits into memory.")
     except Exception as error:  # whatever a strange file makes Keras raise refuses that file
@@ -76,7 +78,7 @@ def open_keras(job: dict[str, Any], out: Path) -> None:
     with _archive(Path(job["package"])) as archive:
         check_archive(archive, job["max_bytes"])
         config = _read_json(archive.read(CONFIG), CONFIG)
-        checked = architecture.check(config)
+        checked = check(config)
         with archive.open(WEIGHTS) as source, (out / WEIGHTS).open("wb") as target:
             shutil.copyfileobj(source, target, 1 << 20)
     check_hdf5(out / WEIGHTS, job["max_bytes"])
@@ -92,7 +94,7 @@ def open_parts(job: dict[str, Any], out: Path) -> None:
     if source.stat().st_size > CONFIG_LIMIT:
         raise PackageTooLarge(f"Expected at most {CONFIG_LIMIT} bytes of architecture.")
     config = _read_json(source.read_bytes(), "architecture")
-    model = _build(architecture.check(config))
+    model = _build(check(config))
     _load_safetensors(model, Path(job["weights"]))
     _write_package(model, config.get("compile_config"), examples, job, out)
 
@@ -102,7 +104,7 @@ def write_keras(job: dict[str, Any], out: Path) -> None:
     from client_sdk import wire
     from models_app import keras_bridge
 
-    model = _build(architecture.check(_read_json(Path(job["architecture"]).read_bytes(), "")))
+    model = _build(check(_read_json(Path(job["architecture"]).read_bytes(), "")))
     weights = wire.read_weights(job["manifest"])
     tensors = wire.open_tensors(job["weights"], [weight.tensor for weight in weights])
     keras_bridge.load_state(model, weights, tensors)
@@ -274,7 +276,7 @@ def _read_json(raw: bytes, name: str) -> Any:
 # --- What Keras does ------------------------------------------------------------------------
 
 
-def _build(checked: architecture.Config) -> Any:
+def _build(checked: Config) -> Any:
     from models_app import keras_bridge
 
     model = keras_bridge.build(checked)
@@ -348,7 +350,7 @@ def _write_package(
     from client_sdk import wire
     from models_app import keras_bridge
 
-    config = architecture.check(json.loads(model.to_json()))
+    config = check(json.loads(model.to_json()))
     weights = keras_bridge.manifest(model)
     rebuilt = keras_bridge.manifest(_build(config))
     if [spec.shape for spec in weights] != [spec.shape for spec in rebuilt]:

@@ -27,7 +27,7 @@ import numpy as np
 from django.conf import settings
 
 from client_sdk import wire
-from models_app import architecture as architectures
+from client_sdk.architecture import ArchitectureRefused, check
 from models_app import errors
 from models_app.errors import OpeningBusy, PackageRefused, PackageTooLarge
 
@@ -250,7 +250,7 @@ def _read(folder: Path) -> Package:
         specs = [weight.tensor for weight in weights]
         evaluation = _evaluation(folder, document.get("evaluation"))
         return Package(
-            architecture=architectures.check(document["architecture"]),
+            architecture=check(document["architecture"]),
             weights=weights,
             tensors=wire.open_tensors(folder / "weights.safetensors", specs),
             input_spec=wire.InputSpec.from_json(document["input_spec"]),
@@ -262,6 +262,8 @@ def _read(folder: Path) -> Package:
         )
     except wire.WireError as error:
         raise PackageRefused(error.detail, field=error.field) from None
+    except ArchitectureRefused as error:
+        raise PackageRefused(error.detail, place=error.place) from None
 
 
 def _evaluation(folder: Path, shapes: Mapping[str, Any] | None) -> tuple[Path | None, int]:

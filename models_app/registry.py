@@ -30,9 +30,9 @@ from django.db import IntegrityError
 from django.db.models import Max
 from django.db.models.functions import Now
 
-from client_sdk import wire
+from client_sdk import architecture, wire
 from journal import events
-from models_app import architecture, blobs, packages, selectors
+from models_app import blobs, packages, selectors
 from models_app.blobs import Blob
 from models_app.errors import (
     InvalidModel,

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from models_app import architecture
-from models_app.errors import PackageRefused
+from client_sdk import architecture
+from client_sdk.architecture import ArchitectureRefused
 from tests.models_app.conftest import Config, layer, sequential, two_layers
 
 
@@ -63,7 +63,7 @@ def test_built_in_parts_come_in(part: Any) -> None:
 
 @pytest.mark.parametrize(("part", "reason"), HOSTILE)
 def test_anything_else_is_refused_with_its_place_and_the_reason(part: Any, reason: str) -> None:
-    with pytest.raises(PackageRefused, match=reason) as refused:
+    with pytest.raises(ArchitectureRefused, match=reason) as refused:
         architecture.check(inside([{"deep": part}]))
     assert "net.body" in refused.value.detail
     assert "Received: " in refused.value.detail
@@ -71,7 +71,7 @@ def test_anything_else_is_refused_with_its_place_and_the_reason(part: Any, reaso
 
 @pytest.mark.parametrize("config", [None, [], "Dense", {}, layer("Dense"), custom(module="keras")])
 def test_only_sequential_and_functional_models_come_in(config: Any) -> None:
-    with pytest.raises(PackageRefused, match="Sequential or a functional"):
+    with pytest.raises(ArchitectureRefused, match="Sequential or a functional"):
         architecture.check(config)
 
 
@@ -79,7 +79,7 @@ def test_an_endless_nest_is_refused_before_python_gives_up() -> None:
     config: Any = []
     for _ in range(300):
         config = [config]
-    with pytest.raises(PackageRefused, match="levels of nesting"):
+    with pytest.raises(ArchitectureRefused, match="levels of nesting"):
         architecture.check(inside(config))
 
 
