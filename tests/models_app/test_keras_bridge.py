@@ -1,6 +1,7 @@
 """A version rebuilt from the registry predicts what the original predicted, to the bit."""
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ keras = pytest.importorskip("keras")
 layers = keras.layers
 
 from client_sdk import wire  # noqa: E402
+from client_sdk.architecture import ArchitectureRefused  # noqa: E402
 from models_app import blobs, keras_bridge, open_package, registry, selectors  # noqa: E402
 from models_app.errors import (  # noqa: E402
     FedserverError,
