@@ -7,10 +7,13 @@ docs/settings.md explains them. With none set this is one machine: SQLite, an em
 
 import os
 import secrets
+import warnings
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import environ
+
+from fedserver import valkey
 
 env = environ.Env()
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -26,7 +29,7 @@ def _secret_key() -> str:
     if key := env.str("FEDSERVER_SECRET_KEY", default=""):
         return key
     path = FEDSERVER_HOME / "secret_key"
-    FEDSERVER_HOME.mkdir(parents=True, exist_ok=True)
+    FEDSERVER_HOME.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
@@ -53,7 +56,8 @@ CSRF_COOKIE_NAME = "fedserver_csrf"
 PROXIES = env.int("FEDSERVER_PROXIES", default=0)
 if PROXIES:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
-X_FRAME_OPTIONS = "SAMEORIGIN"
+# SAMEORIGIN where another page of the same host shows this one, as JupyterLab does.
+X_FRAME_OPTIONS = env.str("FEDSERVER_FRAME_OPTIONS", default="DENY")
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2_621_440
 
 # --- Django ---------------------------------------------------------------------------------
@@ -114,13 +118,16 @@ TIME_ZONE = "UTC"
 USE_TZ = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 STATIC_URL = "/static/"
-STATIC_ROOT = FEDSERVER_HOME / "static"
+# Only `collectstatic` needs it, for a proxy that serves the static files itself.
+STATIC_ROOT = env.str("FEDSERVER_STATIC_ROOT", default="") or None
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {"BACKEND": "whitenoise.storage.CompressedStaticFilesStorage"},
 }
 # The files of installed packages are served as they are, so that `up` needs no collectstatic.
 WHITENOISE_USE_FINDERS = True
+# WhiteNoise hands Django files to iterate over; they are small, and reading them whole is fine.
+warnings.filterwarnings("ignore", "StreamingHttpResponse must consume synchronous iterators")
 
 # --- Database -------------------------------------------------------------------------------
 DATABASES = {
@@ -138,7 +145,7 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     }
 
 # --- Broker and live events -----------------------------------------------------------------
-REDIS_URL = env.str("REDIS_URL", default=f"unix://{FEDSERVER_HOME / 'valkey.sock'}")
+REDIS_URL = env.str("REDIS_URL", default=valkey.url(FEDSERVER_HOME))
 REDIS_PREFIX = env.str("FEDSERVER_REDIS_PREFIX", default="fedserver:")
 
 
@@ -155,8 +162,7 @@ CELERY_BROKER_URL = _celery_broker(REDIS_URL)
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_SERIALIZER = "json"
 CELERY_ACCEPT_CONTENT = ["json"]
-CELERY_TASK_ACKS_LATE = True
-CELERY_TASK_REJECT_ON_WORKER_LOST = True
+CELERY_TASK_ACKS_LATE = True  # with the next line: no worker takes more than it can do at once
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_TASK_TIME_LIMIT = env.int("FEDSERVER_TASK_SECONDS", default=3600)
@@ -164,9 +170,9 @@ CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None
 CELERY_BROKER_TRANSPORT_OPTIONS = {
     "global_keyprefix": REDIS_PREFIX,
-    # Above the longest task, or Redis would hand it out a second time while it still runs.
-    "visibility_timeout": CELERY_TASK_TIME_LIMIT + 600,
-    "unacked_restore_interval": 5,
+    # A ring of the bell is heard or lost, and the beat rings again: Redis keeps no account of it.
+    # With one, a worker that acknowledges after its broker was away ends over it (Celery 5.7.0).
+    "ack_emulation": False,
     "socket_keepalive": True,
     # A door that only rings the bell must not wait for a broker that is away: the beat rings too.
     "max_retries": 1,
