@@ -126,8 +126,13 @@ def transaction() -> Iterator[Journal]:
         The journal whose lines enter the table with the transaction's other changes.
     """
     if (outer := _current.get()) is not None:
-        with database.atomic():
-            yield outer
+        written = len(outer.lines)
+        try:
+            with database.atomic():
+                yield outer
+        except BaseException:
+            del outer.lines[written:]  # what they tell of has been rolled back
+            raise
         return
     journal = Journal()
     token = _current.set(journal)

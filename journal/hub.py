@@ -21,7 +21,7 @@ from journal.events import CHANNEL
 
 logger = logging.getLogger(__name__)
 
-RESYNC: Final = {"kind": "resync"}
+RESYNC: Final = {"id": None, "kind": "resync"}
 
 
 class Mailbox:
