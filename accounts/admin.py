@@ -3,6 +3,8 @@
 from typing import Any
 
 from django.contrib import admin, messages
+from django.contrib.auth.admin import UserAdmin
+from django.contrib.auth.models import User
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
@@ -69,6 +71,31 @@ class RoleAdmin(admin.ModelAdmin):
     def has_act_permission(self, request: HttpRequest) -> bool:
         """What `@admin.action(permissions=["act"])` asks."""
         return self._holds(request, self.action_roles)
+
+
+admin.site.unregister(User)
+
+
+@admin.register(User)
+class PersonAdmin(RoleAdmin, UserAdmin):
+    """The people who may sign in, and their roles; owners look after them."""
+
+    view_roles = add_roles = change_roles = delete_roles = OWNERS
+    list_display = ("username", "is_active", "is_staff", "is_superuser", "last_login")
+    fieldsets = (
+        (None, {"fields": ("username", "password")}),
+        ("Who it is", {"fields": ("first_name", "last_name", "email")}),
+        (
+            "What they may do",
+            {
+                "fields": ("is_active", "is_staff", "groups"),
+                "description": "Staff may sign in here. The groups operator and owner are the "
+                "roles of the same name; everyone else only looks.",
+            },
+        ),
+        ("When", {"fields": ("last_login", "date_joined")}),
+    )
+    readonly_fields = ("last_login", "date_joined")
 
 
 @admin.register(PersonalToken)

@@ -94,7 +94,6 @@ class Door:
 def prepare() -> None:
     """Brings the home and the database up to date; what is written from now on is private."""
     os.umask(0o077)
-    settings.STATIC_ROOT.mkdir(parents=True, exist_ok=True)
     call_command("migrate", interactive=False, verbosity=0)
 
 
