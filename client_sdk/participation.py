@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -398,10 +399,11 @@ class _Trainers:
         self._build: Callable[[Mapping[str, Any]], TrainerLike] | None = None
         if given is None:
             # Now and not at the first assignment: who lacks Keras learns it before a round
-            # counts on us.
+            # counts on us, and the seconds that its import takes pass while we wait for one.
             from client_sdk.training import Trainer
 
             self._build = Trainer
+            threading.Thread(target=import_module, args=("keras",), daemon=True).start()
 
     def of(self, card: ModelCard) -> TrainerLike:
         if self._given is not None:
