@@ -22,7 +22,7 @@ from journal.models import Event
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(60)]
 
 
-def write(count: int = 1, **subjects: int) -> None:
+def write(count: int = 1, **subjects: Any) -> None:
     with events.transaction() as journal:
         for number in range(count):
             journal.record("round.opened", **subjects, number=number)
