@@ -12,11 +12,11 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from client_sdk.keys import Key
     from fedserver.supervisor import Supervisor
     from models_app.models import Model
-    from rounds.models import Assignment, Run
+    from rounds.models import Assignment, Participant, Run
 
 _FOREIGN = (
     "BLOBS_ENDPOINT",
@@ -93,6 +93,17 @@ def running(folder: Path | None = None) -> Iterator[Server]:
             yield Server(door.url, supervisor)
 
 
+@contextmanager
+def broker(home: Path) -> Iterator[None]:
+    """Valkey alone, for functions that are called in this process."""
+    from fedserver import valkey
+    from fedserver.supervisor import Supervisor
+
+    with Supervisor([valkey.program(home)], logs=home / "logs") as supervisor:
+        supervisor.start()
+        yield
+
+
 def register(slug: str, tensors: Mapping[str, np.ndarray]) -> "Model":
     """A model of these weights, all federated, without an evaluation set: it needs no Keras."""
     from client_sdk import wire
@@ -158,18 +169,17 @@ def join_code() -> str:
 
 @dataclass(frozen=True)
 class Member:
-    """A participant without a process: what only it has, and its place in the open round."""
+    """A participant without a process, and what only it has."""
 
+    participant: "Participant"
     key: "Key"
     token: str
-    assignment: "Assignment"
 
-    def signed(self, update: Path) -> tuple[str, str]:
-        """The manifest of an update in base64url, and its signature."""
+    def sign(self, mine: "Assignment", update: Path) -> tuple[str, str]:
+        """The manifest of an update, and its signature, as an upload's headers say them."""
         from client_sdk import wire
         from models_app import blobs
 
-        mine = self.assignment
         manifest = wire.UpdateManifest(
             assignment=mine.pk,
             round=mine.round_id,
@@ -185,23 +195,28 @@ def members(count: int) -> list[Member]:
     """Participants who enrol, and are invited to the open round that waits for so many."""
     from client_sdk import wire
     from client_sdk.keys import Key
-    from rounds import enrolment, lifecycle
+    from rounds import enrolment
 
-    enrolled = []
+    found = []
     for number in range(count):
         key, code, name = Key.generate(), join_code(), f"member-{number}"
         signature = key.sign(wire.enrol_message(code, name, key.public))
         one, _ = enrolment.enrol(code=code, name=name, public_key=key.public, signature=signature)
         challenge, _ = enrolment.make_challenge(one.uuid)
         answer = key.sign(wire.token_message(challenge))
-        enrolled.append((key, enrolment.issue_token(one.uuid, challenge, answer)[0], one))
-        lifecycle.check_in(one)
-    found = []
-    for key, token, one in enrolled:
-        told = lifecycle.check_in(one)
-        assert not isinstance(told, lifecycle.Wait), told
-        found.append(Member(key, token, told))
+        found.append(Member(one, key, enrolment.issue_token(one.uuid, challenge, answer)[0]))
     return found
+
+
+def invite(everyone: Sequence[Member]) -> list["Assignment"]:
+    """The places of all members in the open round, which waits for as many as they are."""
+    from rounds import lifecycle
+
+    for one in everyone:
+        lifecycle.check_in(one.participant)
+    places = [lifecycle.check_in(one.participant) for one in everyone]
+    assert not any(isinstance(place, lifecycle.Wait) for place in places), places
+    return cast("list[Assignment]", places)
 
 
 @contextmanager

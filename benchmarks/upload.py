@@ -35,12 +35,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
 
 from benchmarks import server
+
+if TYPE_CHECKING:
+    from rounds.models import Assignment
 
 PIECE = 1 << 20
 TOGETHER = 4
@@ -182,16 +185,17 @@ class Senders:
         wire.dump(self.update, {model.federated[0].name: values})
         server.start_run("large", participants=count + 1, rounds=1)
         members = server.members(count + 1)
-        self._puts = [self._put(member) for member in members[:count]]
+        places = server.invite(members)[:count]
+        self._puts = [self._put(*pair) for pair in zip(members, places, strict=False)]
         self._get = (
-            f"GET /api/v1/blobs/{members[0].assignment.round.base.weights} HTTP/1.1\r\n"
+            f"GET /api/v1/blobs/{places[0].round.base.weights} HTTP/1.1\r\n"
             f"Host: {host}\r\nAuthorization: Bearer {members[0].token}\r\n\r\n"
         ).encode()
 
-    def _put(self, member: server.Member) -> bytes:
-        manifest, signature = member.signed(self.update)
+    def _put(self, member: server.Member, place: "Assignment") -> bytes:
+        manifest, signature = member.sign(place, self.update)
         return (
-            f"PUT /api/v1/assignments/{member.assignment.pk}/update HTTP/1.1\r\n"
+            f"PUT /api/v1/assignments/{place.pk}/update HTTP/1.1\r\n"
             f"Host: {self.address[0]}\r\nAuthorization: Bearer {member.token}\r\n"
             f"Content-Type: application/octet-stream\r\n"
             f"Content-Length: {self.update.stat().st_size}\r\n"
