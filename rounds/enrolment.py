@@ -41,6 +41,8 @@ from rounds.models import JoinCode, Participant, ParticipantToken
 State = Participant.State
 _CHALLENGE_SALT = "fedserver.challenge"
 NAME_LIMIT = 100
+# Of the model that a participant is bound to: megabytes, which each of its requests would read.
+_HEAVY = tuple(f"participant__model__{name}" for name in ("architecture", "weights_manifest"))
 
 
 def _digest(secret: str) -> str:
@@ -250,13 +252,11 @@ def authenticate(token: str) -> Participant:
     """
     if not token:
         raise NotAuthenticated("Expected `Authorization: Bearer <token>`. Received: no token")
-    found = (
-        ParticipantToken.objects.select_related("participant__model")
-        .filter(digest=_digest(token))
-        .first()
-    )
-    if found is None:
-        raise TokenInvalid("Expected a token of this server. Received: an unknown one")
+    tokens = ParticipantToken.objects.select_related("participant__model")
+    try:
+        found = tokens.defer(*_HEAVY).get(digest=_digest(token))
+    except ParticipantToken.DoesNotExist:
+        raise TokenInvalid("Expected a token of this server. Received: an unknown one") from None
     _expect_active(found.participant)
     if found.expires_at <= clock.now():
         raise TokenExpired(f"Expected a fresh token. Received: one until {found.expires_at}")

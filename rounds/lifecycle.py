@@ -160,14 +160,18 @@ def check_in(participant: Participant, models: Sequence[str] | None = None) -> A
     _seen(participant)
     if mine := _open_assignment(participant):
         return mine
-    for found in _rounds_for(participant, models, Phase.SELECTING):
+    active = _active_rounds_for(participant, models)
+    selecting = [one for one in active if one.phase == Phase.SELECTING]
+    for found in selecting:
         if found.run.selection == Run.Selection.FIRST_COME:
             _come_first(found.pk, participant)
         else:
             _be_there(found, participant)
-    if mine := _open_assignment(participant):
-        return mine
-    return _why_wait(participant, models)
+    if selecting:  # and gone on, perhaps, because we came
+        if mine := _open_assignment(participant):
+            return mine
+        active = _active_rounds_for(participant, models)
+    return _why_wait(participant, active)
 
 
 def _seen(participant: Participant) -> None:
@@ -177,23 +181,27 @@ def _seen(participant: Participant) -> None:
 
 
 def _open_assignment(participant: Participant) -> Assignment | None:
-    return (
-        Assignment.objects.select_related("round__run__model", "round__base")
-        .filter(participant=participant, state__in=Assignment.OPEN, round__phase__in=Round.OPEN)
-        .order_by("id")
-        .first()
+    open_ = Assignment.objects.filter(
+        participant=participant, state__in=Assignment.OPEN, round__phase__in=Round.OPEN
     )
+    # Most who ask have none: that is answered without reading any of what belongs to one.
+    first = open_.order_by("id").values_list("pk", flat=True).first()
+    return None if first is None else _assignments().get(pk=first)
 
 
-def _rounds_for(
-    participant: Participant, models: Sequence[str] | None, *phases: str
-) -> QuerySet[Round]:
-    rounds = Round.objects.select_related("run").filter(phase__in=phases)
+def _assignments() -> QuerySet[Assignment]:
+    """Assignments with what they are about, but for a model's architecture: that may be large."""
+    found = Assignment.objects.select_related("round__run__model", "round__base")
+    return found.defer("round__run__model__architecture")
+
+
+def _active_rounds_for(participant: Participant, models: Sequence[str] | None) -> list[Round]:
+    rounds = Round.objects.select_related("run").filter(phase__in=Round.ACTIVE)
     if participant.model_id is not None:
         rounds = rounds.filter(run__model=participant.model_id)
     if models is not None:
         rounds = rounds.filter(run__model__slug__in=models)
-    return rounds.order_by("id")
+    return list(rounds.order_by("id"))
 
 
 def _come_first(round_id: int, participant: Participant) -> None:
@@ -333,10 +341,10 @@ def _finish_selecting(round_: Round) -> bool:
         )
 
 
-def _why_wait(participant: Participant, models: Sequence[str] | None) -> Wait:
-    found = _rounds_for(participant, models, *Round.ACTIVE).last()
-    if found is None:
+def _why_wait(participant: Participant, active: Sequence[Round]) -> Wait:
+    if not active:
         return Wait("no_open_round", "No round is open; wait for a run to be started.", 10.0)
+    found = active[-1]
     if found.phase == Phase.SELECTING:
         return Wait("selecting", "The round is waiting for more participants.", 2.0, found.run_id)
     if found.assignments.filter(participant=participant).exists():
@@ -451,14 +459,11 @@ def own_assignment(participant: Participant, assignment_id: int) -> Assignment:
     Raises:
         AssignmentNotFound: No such assignment of this participant.
     """
-    mine = (
-        Assignment.objects.select_related("round__run__model", "round__base", "update")
-        .filter(pk=assignment_id, participant=participant)
-        .first()
-    )
-    if mine is None:
-        raise AssignmentNotFound(f"Expected one of your own assignments. Received: {assignment_id}")
-    return mine
+    try:
+        return _assignments().get(pk=assignment_id, participant=participant)
+    except Assignment.DoesNotExist:
+        detail = f"Expected one of your own assignments. Received: {assignment_id}"
+        raise AssignmentNotFound(detail) from None
 
 
 def closed(assignment: Assignment) -> RoundClosed:
