@@ -11,6 +11,8 @@ may send a good one. After `MAX_REFUSALS` bad ones it is rejected.
 
 import hashlib
 import logging
+import os
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -30,6 +32,8 @@ from rounds.models import Assignment, Participant, Round, Update
 logger = logging.getLogger(__name__)
 
 MAX_REFUSALS = 5
+
+_flushing = ThreadPoolExecutor(8, thread_name_prefix="intake-flush")
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +164,10 @@ class Landing:
         while rest:
             rest = rest[self._file.write(rest) :]
 
+    def flush(self) -> Future[None]:
+        """Have what has landed put on the disk, in a thread of its own."""
+        return _flushing.submit(os.fsync, self._file.fileno())
+
     @property
     def digest(self) -> str:
         return self._hash.hexdigest()
@@ -182,12 +190,14 @@ def settle(admission: Admission, landing: Landing) -> dict[str, Any]:
         RoundClosed: The round closed meanwhile.
     """
     mine, told = admission.assignment, admission.manifest
+    flushed = landing.flush()  # the disk works while the numbers are judged
     try:
         norm = _inspect(admission, landing)
     except wire.WireError as error:
         raise refuse(mine, invalid(error)) from error
     except UpdateInvalid as error:
         raise refuse(mine, error) from error
+    flushed.result()
     blob = blobs.put_file(landing.path, sha256=landing.digest)
     with events.transaction() as journal:
         # The lock that closing takes too: an update is counted whole or refused.
