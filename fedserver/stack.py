@@ -110,8 +110,8 @@ def programs(door: Door, *, web: int = 1, workers: int = 2) -> list[Program]:
     names = ["web"] if web == 1 else [f"web-{number}" for number in range(1, web + 1)]
     return [
         *broker,
-        # Numba is loaded once, before the processes fork that fold.
-        _celery("steps", shared, "--include", "rounds.aggregation.walk", *_prefork(workers)),
+        # Kernels are loaded once, before the processes fork that fold.
+        _celery("steps", shared, "--include", "rounds.aggregation.warm", *_prefork(workers)),
         # One process, which keeps its Keras models warm from one evaluation to the next.
         _celery("evaluation", shared, "--pool", "solo", "--include", "models_app.keras_bridge"),
         Program("beat", [*_python("celery"), "-A", "fedserver.celery", "beat"], shared),

@@ -126,3 +126,10 @@ assert os.waitpid(child, 0)[1] == 0
     )
     parent, child = in_new_process(forked, PYTHONUNBUFFERED="1").split()
     assert parent == child
+
+
+def test_a_worker_that_warmed_up_compiles_nothing_for_its_first_fold() -> None:
+    warmed = "import rounds.aggregation.warm, rounds.aggregation.walk as walk\n"
+    ready = "print(walk._weighted_mean.signatures)\n"
+    before, _, after = in_new_process(warmed + ready + FOLD + ready).splitlines()
+    assert before == after != "[]"
