@@ -16,9 +16,10 @@ that has done it once before, on a home of its own with its Valkey. The median o
 - `rest`: leases, opening files, the candidate's row.
 
 `of limit` compares the best turns with the least that any program has to do, in turns with it:
-`fold` with reading the same updates once, `add` with NumPy's sum of a mapped array and another, `write` with
-the longer one of hashing the same bytes and of writing and fsyncing them. Memory is by how much the
-process' anonymous memory had grown at the height of the fold, the new weights included.
+`fold` with reading the same updates once, `add` with NumPy's sum of a mapped array and another,
+`write` with the longer one of hashing the same bytes and of writing and fsyncing them. Memory is
+by how much the process' anonymous memory had grown at the height of the fold, the new weights
+included.
 """
 
 import argparse
