@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
@@ -115,6 +116,14 @@ def sweep_spool(older_than: timedelta = timedelta(days=1)) -> int:
     return len(stale)
 
 
+def stored(older_than: timedelta) -> Iterator[str]:
+    """The digests of the blobs in the local folder that were last stored some time ago."""
+    limit = time() - older_than.total_seconds()
+    for file in _folder("blobs").glob("??/*"):
+        if file.stat().st_mtime < limit:
+            yield file.name
+
+
 def digest_file(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
@@ -140,6 +149,7 @@ def _adopt(spooled: Path, sha256: str) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         _fsync(target.parent.parent)
     spooled.chmod(0o444)
+    os.utime(spooled)  # stored now: what is stored again is young again
     os.replace(spooled, target)
     _fsync(target.parent)
 

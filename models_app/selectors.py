@@ -3,7 +3,7 @@
 from typing import Any
 
 import numpy as np
-from django.db.models import Count, Prefetch, QuerySet
+from django.db.models import Count, Prefetch, Q, QuerySet
 
 from client_sdk import wire
 from models_app import blobs
@@ -55,6 +55,15 @@ def version(slug: str, number: str | int) -> ModelVersion:
         detail = f"Expected a version of {slug}, a number or `published`. Received: {number}"
         raise VersionNotFound(detail)
     return found
+
+
+def names_blob(sha256: str) -> bool:
+    """Whether any row of the registry names a blob, as weights, state or evaluation set."""
+    versions = Q(weights=sha256) | Q(fixed=sha256) | Q(strategy_state=sha256)
+    return (
+        ModelVersion.objects.filter(versions).exists()
+        or Model.objects.filter(evaluation_set=sha256).exists()
+    )
 
 
 def is_version_blob(sha256: str, slug: str | None = None) -> bool:

@@ -14,7 +14,6 @@ import logging
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,6 @@ from django.db.models import F
 from client_sdk import wire
 from journal import events
 from models_app import blobs
-from models_app.models import ModelVersion
 from rounds import clock, enrolment, lifecycle
 from rounds.errors import TooLarge, UpdateConflict, UpdateInvalid
 from rounds.models import Assignment, Participant, Round, Update
@@ -201,7 +199,7 @@ def settle(admission: Admission, landing: Landing) -> dict[str, Any]:
     blob = blobs.put_file(landing.path, sha256=landing.digest)
     with events.transaction() as journal:
         # The lock that closing takes too: an update is counted whole or refused.
-        phase = Round.objects.select_for_update().get(pk=mine.round_id).phase
+        phase = Round.objects.select_for_update(no_key=True).get(pk=mine.round_id).phase
         now = clock.now()
         moved = phase in Round.OPEN and Assignment.objects.filter(
             pk=mine.pk, state__in=Assignment.OPEN
@@ -285,29 +283,3 @@ def wants_step(assignment: Assignment) -> bool:
     """Whether this upload may have been the one that its round waited for."""
     uploaded, working = lifecycle.counts(assignment.round)
     return working == 0 or uploaded >= (assignment.round.target or 0)
-
-
-def delete_bytes(keep_days: int) -> int:
-    """Delete the bytes of updates whose round has long ended; their rows stay.
-
-    Args:
-        keep_days: Counted from the end of the round.
-
-    Returns:
-        How many updates were tidied away.
-    """
-    before = clock.now() - timedelta(days=keep_days)
-    old = Update.objects.filter(deleted_at=None, assignment__round__ended_at__lt=before)
-    tidied = 0
-    for update in old.iterator():
-        if not _is_needed(update):
-            blobs.delete(update.digest)
-        Update.objects.filter(pk=update.pk).update(deleted_at=clock.now())
-        tidied += 1
-    return tidied
-
-
-def _is_needed(update: Update) -> bool:
-    """Whether another row names the same bytes, as equal content has one file."""
-    same = Update.objects.filter(digest=update.digest, deleted_at=None).exclude(pk=update.pk)
-    return same.exists() or ModelVersion.objects.filter(weights=update.digest).exists()

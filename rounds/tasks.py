@@ -7,7 +7,7 @@ from django.conf import settings
 from kombu.exceptions import OperationalError
 
 from models_app import blobs
-from rounds import enrolment, intake, lifecycle, selectors
+from rounds import enrolment, lifecycle, selectors, tidying
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,8 @@ def tidy() -> None:
     """Delete what nobody needs any more."""
     enrolment.tidy_tokens()
     blobs.sweep_spool()
-    intake.delete_bytes(settings.KEEP_UPDATES_DAYS)
+    tidying.forget_updates(settings.KEEP_UPDATES_DAYS)
+    tidying.delete_orphans()
 
 
 def ring(round_id: int) -> None:
