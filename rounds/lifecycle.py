@@ -22,6 +22,7 @@ import logging
 import math
 import statistics
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -34,7 +35,7 @@ from client_sdk import wire
 from journal import events
 from journal.events import Journal
 from models_app import blobs, registry
-from models_app.errors import NonFinite, StaleBase
+from models_app.errors import NonFinite, StaleBase, WrongStage
 from models_app.models import Model
 from rounds import aggregation, clock, leases, rules, selection
 from rounds.errors import AssignmentNotFound, IllegalMove, ModelBusy, RoundClosed
@@ -786,6 +787,8 @@ def _publish(round_id: int, lease: str, before: dict[str, Any], measured: dict[s
             registry.publish(version, reason=version.reason, expected_served=round_.base)
         except StaleBase as error:
             return _fail_round(round_, journal, "base_replaced", str(error))
+        except WrongStage as error:
+            return _fail_round(round_, journal, "version_rejected", str(error))
         now = clock.now()
         moved = move_round(
             round_,
@@ -856,8 +859,7 @@ def _until_is_met(run: Run, metrics: dict[str, Any]) -> bool:
 def _fail_round(round_: Round, journal: Journal, code: str, reason: str) -> bool:
     """End a round without a version; its run tries again, later and later, and then gives up."""
     _end_assignments(round_, journal, "round_failed", f"The round failed: {reason}")
-    if round_.version is not None:
-        registry.reject(round_.version, reason=reason)
+    _reject_candidate(round_, reason)
     changes = {"code": code, "reason": reason, "ended_at": clock.now(), "deadline": None}
     moved = move_round(
         round_, Phase.FAILED, journal, reason=reason, changes=changes | NO_LEASE, code=code
@@ -877,6 +879,13 @@ def _fail_round(round_: Round, journal: Journal, code: str, reason: str) -> bool
         )
         journal.record("run.retrying", run=run.pk, failures=failures, seconds=pause)
     return moved
+
+
+def _reject_candidate(round_: Round, reason: str) -> None:
+    """Reject what the round has made, unless an operator decided about it already."""
+    if round_.version is not None:
+        with suppress(WrongStage):
+            registry.reject(round_.version, reason=reason)
 
 
 def _fail_held(round_id: int, lease: str, code: str, reason: str) -> bool:
@@ -970,8 +979,7 @@ def cancel_round(round_id: int, *, actor: str = "", reason: str = "") -> Round:
 
 def _cancel(round_: Round, journal: Journal, actor: str, reason: str) -> None:
     _end_assignments(round_, journal, "round_cancelled", f"The round was cancelled: {reason}")
-    if round_.version is not None:
-        registry.reject(round_.version, reason=reason)
+    _reject_candidate(round_, reason)
     changes = {"code": "cancelled", "reason": reason, "ended_at": clock.now(), "deadline": None}
     move_round(
         round_, Phase.CANCELLED, journal, actor=actor, reason=reason, changes=changes | NO_LEASE

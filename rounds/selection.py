@@ -27,9 +27,10 @@ def wanted(selection: str, *, eligible: int, goal: int | None, fraction: float) 
     Returns:
         At least 1; never more than could come.
     """
-    if selection == "random" and goal is not None:
-        goal = math.ceil(goal / fraction)
-    return max(1, min(eligible, goal if goal is not None else eligible))
+    if goal is None:
+        return max(1, eligible)
+    come = goal / fraction if selection == "random" else goal
+    return max(1, math.ceil(min(eligible, come)))
 
 
 def choose(

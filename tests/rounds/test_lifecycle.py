@@ -132,6 +132,15 @@ def test_who_comes_first_trains_at_once_and_uploads_count_already(
     assert carry(round_).phase == "published"
 
 
+def test_the_smallest_fraction_waits_for_everyone_and_does_not_overflow(
+    tiny_model: Model, enrolled: Enrol
+) -> None:
+    charlie, dora = enrolled("charlie"), enrolled("dora")
+    started(tiny_model, selection="random", fraction=5e-324, cohort_goal=2)
+    assert isinstance(lifecycle.check_in(charlie.participant), lifecycle.Wait)
+    assert isinstance(lifecycle.check_in(dora.participant), Assignment)
+
+
 def test_over_selection_invites_more_and_the_slowest_is_late(
     tiny_model: Model, enrolled: Enrol
 ) -> None:
@@ -331,6 +340,54 @@ def test_a_version_that_fails_the_gate_is_rejected_and_the_old_one_stays_served(
     round_.refresh_from_db()
     assert (round_.phase, round_.code) == ("failed", "gate")
     assert ModelVersion.objects.get(number=2).stage == "rejected"
+    np.testing.assert_array_equal(served_weights(tiny_model), KERNEL)
+
+
+def evaluating(model: Model, enrolled: Enrol, **rules: Any) -> Round:
+    """A round whose version waits for its evaluation."""
+    round_ = started(model, **rules)
+    everyone_uploads(enrolled("charlie"), enrolled("dora"))
+    assert lifecycle.step(round_.pk)  # closed
+    assert lifecycle.step(round_.pk)  # aggregated
+    round_.refresh_from_db()
+    assert round_.phase == "evaluating"
+    return round_
+
+
+def candidate_of(round_: Round) -> ModelVersion:
+    assert round_.version is not None
+    return round_.version
+
+
+def test_a_version_that_an_operator_published_by_hand_does_not_hold_its_round(
+    tiny_model: Model, enrolled: Enrol
+) -> None:
+    round_ = evaluating(tiny_model, enrolled)
+    registry.publish(candidate_of(round_), actor="bob", reason="no worker evaluates it")
+    lifecycle.stop_run(round_.run_id, actor="bob")
+    round_.refresh_from_db()
+    assert (round_.phase, round_.run.state) == ("cancelled", "stopped")
+    assert candidate_of(round_).stage == "published"  # bob's decision stands
+
+
+def test_a_round_whose_version_was_published_by_hand_and_replaced_fails(
+    tiny_model: Model, enrolled: Enrol
+) -> None:
+    round_ = evaluating(tiny_model, enrolled)
+    registry.publish(candidate_of(round_), actor="bob")
+    registry.roll_back(tiny_model, ModelVersion.objects.get(pk=round_.base.pk), actor="bob")
+    assert carry(round_).phase == "failed"
+    assert round_.code == "base_replaced"
+    np.testing.assert_array_equal(served_weights(tiny_model), KERNEL)
+
+
+def test_a_round_whose_version_was_rejected_by_hand_fails_at_once(
+    tiny_model: Model, enrolled: Enrol
+) -> None:
+    round_ = evaluating(tiny_model, enrolled)
+    registry.reject(candidate_of(round_), actor="bob", reason="charlie's data were wrong")
+    assert carry(round_).phase == "failed"
+    assert (round_.code, round_.attempts) == ("version_rejected", 0)
     np.testing.assert_array_equal(served_weights(tiny_model), KERNEL)
 
 
