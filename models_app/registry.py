@@ -502,7 +502,9 @@ def _model(model_id: int) -> Model:
 
 def _locked(model_id: int) -> Model:
     """The model, its row locked until the transaction ends (SQLite has one writer anyway)."""
-    model = Model.objects.select_for_update().filter(pk=model_id).first()
+    # Not its key: who creates a row that names it (a run, a join code) holds the journal's lock
+    # when that is checked, at its commit, and must not have to wait for us then.
+    model = Model.objects.select_for_update(no_key=True).filter(pk=model_id).first()
     if model is None:
         raise ModelNotFound(f"Expected the id of a model. Received: {model_id}")
     return model

@@ -1,7 +1,9 @@
 """The legal moves of rounds, runs and assignments, and the only functions that make them.
 
 A move is a conditional UPDATE and a line of the journal, in the caller's transaction. Locks are
-taken in one order: run, round, assignments.
+taken in one order: run, round, assignments. No lock is one on a row's key, for rows that name it
+(an assignment its round, a run its model) are checked only when they are committed, after the
+journal's lock is taken: they must not have to wait then.
 """
 
 from typing import Any
@@ -46,13 +48,13 @@ NO_LEASE = {"lease": "", "lease_expires_at": None, "attempts": 0}
 
 
 def lock_run(run_id: int) -> Run:
-    return Run.objects.select_for_update().get(pk=run_id)
+    return Run.objects.select_for_update(no_key=True).get(pk=run_id)
 
 
 def lock_round(round_id: int) -> Round:
     """The round, locked after its run: the one order in which locks are taken."""
-    run = Run.objects.select_for_update().get(rounds=round_id)
-    round_ = Round.objects.select_for_update().get(pk=round_id)
+    run = Run.objects.select_for_update(no_key=True, of=("self",)).get(rounds=round_id)
+    round_ = Round.objects.select_for_update(no_key=True).get(pk=round_id)
     round_.run = run
     return round_
 
@@ -120,10 +122,12 @@ def move_assignments(
     data: dict[str, Any] | None = None,
     **changes: Any,
 ) -> int:
-    """Move all that the query finds and that may move so; how many did. The round is locked."""
+    """Move all that the query finds and that may move so; how many did."""
     legal = [state for state, ways in ASSIGNMENT_MOVES.items() if to in ways]
+    # Locked, so that the journal tells of those only that are moved in fact.
     found = list(
         assignments.filter(state__in=legal)
+        .select_for_update(no_key=True, of=("self",))
         .select_related("participant", "round")
         .order_by("participant_id")
     )

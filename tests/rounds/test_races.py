@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -10,16 +11,17 @@ from typing import Any
 
 import httpx
 import pytest
-from django.db import connection, connections
+from django.db import connection, connections, transaction
 
 from client_sdk import wire
 from client_sdk.keys import Key
 from journal.models import Event
+from models_app import registry
 from models_app.models import Model, ModelVersion
 from rounds import enrolment, intake, lifecycle
 from rounds.errors import JoinCodeInvalid, RoundClosed, UpdateConflict
 from rounds.models import Assignment, Participant, Round, Run, Update
-from tests.rounds.conftest import Enrolled
+from tests.rounds.conftest import Enrolled, tiny_package
 from tests.rounds.updates import (
     admitted,
     all_check_in,
@@ -254,6 +256,50 @@ def test_stopping_against_publishing_leaves_one_consistent_end(
         assert served.number == 1
         assert isinstance(results[1], Run)
     assert not ModelVersion.objects.filter(stage="candidate").exists()
+
+
+def test_runs_are_created_while_versions_are_published_and_nobody_is_a_victim(
+    tiny_model: Model,
+) -> None:
+    """PostgreSQL looks for the model that a run names when all locks are taken, at its commit."""
+    second = registry.import_version(tiny_model.pk, tiny_package())
+    registry.publish(second)
+
+    def roll_back() -> None:
+        for _ in range(15):
+            archived = ModelVersion.objects.filter(stage="archived").latest("id")
+            registry.roll_back(tiny_model, archived)
+
+    def create() -> None:
+        for _ in range(30):
+            lifecycle.create_run(tiny_model)
+
+    assert at_once([roll_back, create, create]) == [None, None, None]
+
+
+def test_a_participant_that_is_suspended_while_its_update_is_counted_did_not_fail(
+    tiny_model: Model, enrolled: Enrol
+) -> None:
+    charlie, dora = enrolled("charlie"), enrolled("dora")
+    lifecycle.start_run(lifecycle.create_run(tiny_model).pk)
+    mine, _ = all_check_in(charlie, dora)
+    counted = threading.Event()
+
+    def count() -> None:
+        with transaction.atomic():  # what `intake.settle` does, at a walk
+            Round.objects.select_for_update().get(pk=mine.round_id)
+            Assignment.objects.filter(pk=mine.pk).update(state="uploaded")
+            counted.set()
+            time.sleep(0.3)
+
+    def suspend() -> None:
+        counted.wait()
+        enrolment.suspend(charlie.participant, actor="bob")
+
+    assert at_once([count, suspend]) == [None, None]
+    mine.refresh_from_db()
+    assert mine.state == "uploaded"
+    assert not Event.objects.filter(kind="assignment.failed").exists()
 
 
 def test_the_journals_ids_become_visible_in_their_own_order(tiny_model: Model) -> None:
