@@ -174,7 +174,10 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     # With one, a worker that acknowledges after its broker was away ends over it (Celery 5.7.0).
     "ack_emulation": False,
     "socket_keepalive": True,
-    # A door that only rings the bell must not wait for a broker that is away: the beat rings too.
+    # A door that only rings the bell must not wait for a broker that is away, or frozen: the beat
+    # rings too. Well above the second that a worker's own waiting for messages takes.
+    "socket_connect_timeout": 3,
+    "socket_timeout": 3,
     "max_retries": 1,
     "interval_start": 0,
     "interval_max": 0.2,
