@@ -19,7 +19,7 @@ from django.db import connection
 from accounts.models import PersonalToken
 from accounts.roles import Role
 from client_sdk import Participant
-from fedserver import stack, valkey
+from fedserver import stack
 from fedserver.supervisor import Program, State, Supervisor
 from journal.models import Event
 from models_app import registry
@@ -164,7 +164,6 @@ def federation(
     monkeypatch.setenv("DATABASE_URL", _test_database())
     monkeypatch.setenv("FEDSERVER_CONN_MAX_AGE", "60")  # as in production
     monkeypatch.delenv("REDIS_URL")  # a Valkey of its own
-    settings.REDIS_URL = valkey.url(home)
     for name, value in HURRY.items():
         monkeypatch.setenv(name, value)
     door = stack.Door.open("127.0.0.1", 0)

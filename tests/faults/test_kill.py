@@ -7,8 +7,8 @@ from functools import partial
 
 import pytest
 import redis
-from django.conf import settings
 
+from fedserver import valkey
 from models_app import blobs
 from models_app.models import ModelVersion
 from rounds.models import Assignment, Round, Run, Update
@@ -92,7 +92,7 @@ def test_killed_processes_change_no_bit_of_any_version(federation: Federation, s
 def test_a_valkey_that_forgets_everything_or_is_killed_changes_nothing(
     federation: Federation,
 ) -> None:
-    broker = redis.Redis.from_url(settings.REDIS_URL)
+    broker = redis.Redis.from_url(valkey.url(federation.home))
     flushes = [Blow(kind, number, broker.flushall) for kind, number in FLUSHES]
     kills = [Blow(kind, number, partial(federation.kill, "valkey")) for kind, number in RESTARTS]
     shaken = federation.train("shaken", ROUNDS, [*flushes, *kills])
