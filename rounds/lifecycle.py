@@ -21,6 +21,7 @@ transaction under a lease (`leases.py`): their result enters only if the lease s
 import logging
 import math
 import statistics
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -678,11 +679,23 @@ def _fold(round_: Round) -> tuple[blobs.Blob, str, dict[str, float]]:
         for one in accepted.select_related("update")
     ]
     strategy = aggregation.build(round_.run.strategy, round_.run.strategy_options)
-    result = strategy.apply(_strategy_state(round_, strategy.init(base)), contributions)
+    state = _strategy_state(round_, strategy.init(base))
+    result = strategy.apply(state, contributions, out=_kept_array(base.size))
     new = result.delta
     aggregation.apply_delta(base, result.delta, out=new)
-    state = _store(result.state).sha256 if result.state else ""
-    return _store(_split(new, specs)), state, dict(result.diagnostics)
+    stored_state = _store(result.state).sha256 if result.state else ""
+    return _store(_split(new, specs)), stored_state, dict(result.diagnostics)
+
+
+def _kept_array(size: int) -> np.ndarray:
+    """This thread's own array for a fold's result: its pages are touched once, not each round."""
+    if getattr(_kept, "array", None) is None or _kept.array.size != size:
+        _kept.array = np.empty(size, np.float32)
+    array: np.ndarray = _kept.array
+    return array
+
+
+_kept = threading.local()
 
 
 def _strategy_state(round_: Round, fresh: aggregation.State) -> aggregation.State:
