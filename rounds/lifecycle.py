@@ -160,7 +160,7 @@ def check_in(participant: Participant, models: Sequence[str] | None = None) -> A
         Its open assignment (the same one again, if it had one), or why and how long to wait.
     """
     _seen(participant)
-    if mine := _open_assignment(participant):
+    if mine := _open_assignment(participant, models):
         return mine
     active = _active_rounds_for(participant, models)
     selecting = [one for one in active if one.phase == Phase.SELECTING]
@@ -170,7 +170,7 @@ def check_in(participant: Participant, models: Sequence[str] | None = None) -> A
         else:
             _be_there(found, participant)
     if selecting:  # and gone on, perhaps, because we came
-        if mine := _open_assignment(participant):
+        if mine := _open_assignment(participant, models):
             return mine
         active = _active_rounds_for(participant, models)
     return _why_wait(participant, active)
@@ -182,10 +182,12 @@ def _seen(participant: Participant) -> None:
         Participant.objects.filter(pk=participant.pk).update(last_seen_at=now)
 
 
-def _open_assignment(participant: Participant) -> Assignment | None:
+def _open_assignment(participant: Participant, models: Sequence[str] | None) -> Assignment | None:
     open_ = Assignment.objects.filter(
         participant=participant, state__in=Assignment.OPEN, round__phase__in=Round.OPEN
     )
+    if models is not None:
+        open_ = open_.filter(round__run__model__slug__in=models)
     # Most who ask have none: that is answered without reading any of what belongs to one.
     first = open_.order_by("id").values_list("pk", flat=True).first()
     return None if first is None else _assignments().get(pk=first)

@@ -1,14 +1,10 @@
 """The life of a version: it enters, is judged, is served, and makes room for the next."""
 
 import dataclasses
-import threading
-from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pytest
-from django.db import connection
 
 from client_sdk import wire
 from journal.models import Event
@@ -16,7 +12,6 @@ from models_app import blobs, registry, selectors
 from models_app.errors import (
     InvalidModel,
     NonFinite,
-    RegistryError,
     SlugTaken,
     StaleBase,
     VersionNotFound,
@@ -24,6 +19,7 @@ from models_app.errors import (
 )
 from models_app.models import Model, ModelVersion
 from models_app.packages import Package
+from tests.races import at_once
 
 
 def candidate(model: Model, value: float = 1.0) -> ModelVersion:
@@ -221,31 +217,10 @@ def test_a_version_leaves_as_safetensors_and_the_journal_knows(
         np.testing.assert_array_equal(tensors[name], values)
     line = Event.objects.get(kind="version.exported")
     assert (line.actor, line.data) == ("bob", {"number": 1, "format": "safetensors"})
+    path.unlink()  # it was ours to send
 
 
 # --- Races --------------------------------------------------------------------------------------
-
-
-def at_once(*verbs: Callable[[], Any]) -> list[Any]:
-    """Call all at the same moment on threads of their own; results and errors in order."""
-    start = threading.Barrier(len(verbs))
-    results: list[Any] = [None] * len(verbs)
-
-    def call(place: int, verb: Callable[[], Any]) -> None:
-        start.wait()
-        try:
-            results[place] = verb()
-        except RegistryError as error:
-            results[place] = error
-        finally:
-            connection.close()
-
-    threads = [threading.Thread(target=call, args=pair) for pair in enumerate(verbs)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return results
 
 
 @pytest.mark.django_db(transaction=True)

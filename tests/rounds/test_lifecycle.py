@@ -505,6 +505,16 @@ def test_a_suspended_participant_loses_its_place_and_is_not_waited_for(
     assert second.phase == "training"
 
 
+def test_a_participant_with_data_for_another_model_is_not_given_its_old_place(
+    tiny_model: Model, enrolled: Enrol
+) -> None:
+    charlie, dora = enrolled("charlie"), enrolled("dora")
+    started(tiny_model)
+    mine, _ = all_check_in(charlie, dora)
+    assert isinstance(lifecycle.check_in(charlie.participant, ["another"]), lifecycle.Wait)
+    assert lifecycle.check_in(charlie.participant, ["tiny"]) == mine
+
+
 def test_a_participant_without_data_for_the_model_is_not_asked(
     tiny_model: Model, enrolled: Enrol
 ) -> None:

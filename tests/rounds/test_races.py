@@ -4,8 +4,7 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -21,6 +20,7 @@ from models_app.models import Model, ModelVersion
 from rounds import enrolment, intake, lifecycle
 from rounds.errors import JoinCodeInvalid, RoundClosed, UpdateConflict
 from rounds.models import Assignment, Participant, Round, Run, Update
+from tests.races import at_once
 from tests.rounds.conftest import Enrolled, tiny_package
 from tests.rounds.updates import (
     admitted,
@@ -34,23 +34,6 @@ from tests.rounds.updates import (
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(120)]
 
 Enrol = Callable[..., Enrolled]
-
-
-def at_once(jobs: Sequence[Callable[[], Any]]) -> list[Any]:
-    """Run the jobs on as many threads, started together; errors are returned, not raised."""
-    barrier = threading.Barrier(len(jobs))
-
-    def run(job: Callable[[], Any]) -> Any:
-        barrier.wait()
-        try:
-            return job()
-        except Exception as error:
-            return error
-        finally:
-            connection.close()
-
-    with ThreadPoolExecutor(len(jobs)) as pool:
-        return list(pool.map(run, jobs))
 
 
 def ready_to_aggregate(model: Model, *everyone: Enrolled, **rules: Any) -> Round:
@@ -79,7 +62,7 @@ def test_eight_threads_aggregate_one_round_and_there_is_one_result(
         while lifecycle.step(round_.pk):
             pass
 
-    errors = [result for result in at_once([work] * 8) if result is not None]
+    errors = [result for result in at_once(*[work] * 8) if result is not None]
     assert not errors
     work()
     exactly_one_result(tiny_model, round_)
@@ -130,7 +113,7 @@ def test_fifty_identical_uploads_at_once_are_one_update(
         response = httpx.put(url, content=body, headers=headers, timeout=60)
         return response.status_code, response.text
 
-    answers = at_once([put] * 50)
+    answers = at_once(*[put] * 50)
     assert set(answers) == {answers[0]}  # the same receipt, fifty times
     assert answers[0][0] == 200
     assert Update.objects.count() == 1
@@ -149,7 +132,7 @@ def test_of_two_different_updates_at_once_one_counts(tiny_model: Model, enrolled
         landing.write(body)
         return intake.settle(admission, landing)
 
-    results = at_once([partial(put, value) for value in (1.0, 2.0, 3.0, 4.0)])
+    results = at_once(*[partial(put, value) for value in (1.0, 2.0, 3.0, 4.0)])
     receipts = [result for result in results if isinstance(result, dict)]
     conflicts = [result for result in results if isinstance(result, UpdateConflict)]
     assert (len(receipts), len(conflicts)) == (1, 3)
@@ -167,10 +150,8 @@ def test_an_upload_against_the_closing_is_counted_or_refused_and_never_half(
     upload(charlie)
     upload(dora)
     results = at_once(
-        [
-            lambda: upload(emil, value=4.0),
-            lambda: lifecycle.close_round(round_.pk, actor="bob", reason="now"),
-        ]
+        lambda: upload(emil, value=4.0),
+        lambda: lifecycle.close_round(round_.pk, actor="bob", reason="now"),
     )
     while lifecycle.step(round_.pk):
         pass
@@ -195,7 +176,7 @@ def test_first_come_first_served_never_invites_more_than_there_is_room_for(
         tiny_model, selection="first_come", cohort_goal=4, over_selection=1.25
     )
     round_ = lifecycle.start_run(run.pk)
-    results = at_once([partial(lifecycle.check_in, one.participant) for one in everyone])
+    results = at_once(*[partial(lifecycle.check_in, one.participant) for one in everyone])
     invited = [result for result in results if isinstance(result, Assignment)]
     assert len(invited) == round_.assignments.count() == 5
     round_.refresh_from_db()
@@ -207,7 +188,7 @@ def test_everybody_checks_in_at_once_and_the_round_selects_once(
 ) -> None:
     everyone = [enrolled(f"participant {number}") for number in range(8)]
     round_ = lifecycle.start_run(lifecycle.create_run(tiny_model).pk)
-    results = at_once([partial(lifecycle.check_in, one.participant) for one in everyone])
+    results = at_once(*[partial(lifecycle.check_in, one.participant) for one in everyone])
     assert not [result for result in results if isinstance(result, Exception)]
     round_.refresh_from_db()
     assert (round_.phase, round_.target) == ("training", 8)
@@ -222,7 +203,7 @@ def test_a_join_code_for_three_admits_three_of_ten(db: None) -> None:
         signature = key.sign(wire.enrol_message(code, name, key.public))
         return enrolment.enrol(code=code, name=name, public_key=key.public, signature=signature)[0]
 
-    results = at_once([partial(enrol, f"p{number}") for number in range(10)])
+    results = at_once(*[partial(enrol, f"p{number}") for number in range(10)])
     assert sum(isinstance(result, Participant) for result in results) == 3
     assert sum(isinstance(result, JoinCodeInvalid) for result in results) == 7
     assert Participant.objects.count() == 3
@@ -230,7 +211,7 @@ def test_a_join_code_for_three_admits_three_of_ten(db: None) -> None:
 
 def test_two_runs_of_one_model_are_started_at_once_and_one_runs(tiny_model: Model) -> None:
     runs = [lifecycle.create_run(tiny_model) for _ in range(4)]
-    at_once([partial(lifecycle.start_run, run.pk) for run in runs])
+    at_once(*[partial(lifecycle.start_run, run.pk) for run in runs])
     assert Run.objects.filter(state="running").count() == 1
     assert Round.objects.count() == 1
 
@@ -244,7 +225,7 @@ def test_stopping_against_publishing_leaves_one_consistent_end(
         while lifecycle.step(round_.pk):
             pass
 
-    results = at_once([work, lambda: lifecycle.stop_run(round_.run_id, actor="bob")])
+    results = at_once(work, lambda: lifecycle.stop_run(round_.run_id, actor="bob"))
     work()
     round_.refresh_from_db()
     served = tiny_model.served
@@ -274,7 +255,7 @@ def test_runs_are_created_while_versions_are_published_and_nobody_is_a_victim(
         for _ in range(30):
             lifecycle.create_run(tiny_model)
 
-    assert at_once([roll_back, create, create]) == [None, None, None]
+    assert at_once(roll_back, create, create) == [None, None, None]
 
 
 def test_a_participant_that_is_suspended_while_its_update_is_counted_did_not_fail(
@@ -296,7 +277,7 @@ def test_a_participant_that_is_suspended_while_its_update_is_counted_did_not_fai
         counted.wait()
         enrolment.suspend(charlie.participant, actor="bob")
 
-    assert at_once([count, suspend]) == [None, None]
+    assert at_once(count, suspend) == [None, None]
     mine.refresh_from_db()
     assert mine.state == "uploaded"
     assert not Event.objects.filter(kind="assignment.failed").exists()
@@ -321,7 +302,7 @@ def test_the_journals_ids_become_visible_in_their_own_order(tiny_model: Model) -
 
     reader = threading.Thread(target=read)
     reader.start()
-    at_once([write] * 4)
+    at_once(*[write] * 4)
     done.set()
     reader.join()
     known = set(Event.objects.values_list("id", flat=True))
