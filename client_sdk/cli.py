@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from zipfile import BadZipFile
@@ -63,6 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # httpx writes whole addresses into its log; ours says what matters.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     logging.getLogger("httpcore").setLevel(logging.WARNING)
+    if not options.verbose:  # TensorFlow's chatter at its start says nothing of ours
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     command: Callable[[argparse.Namespace], int] = options.command
     try:
         return command(options)
@@ -119,10 +122,9 @@ def _command(
 
 
 def _count(text: str) -> int:
-    count = int(text)
-    if count < 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 1, received {text}")
-    return count
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"Expected a whole number from 1. Received: {text}")
+    return int(text)
 
 
 def _join(options: argparse.Namespace) -> int:
@@ -159,7 +161,8 @@ def _train(options: argparse.Namespace) -> int:
         summary = participant.participate(
             data, model=options.model, rounds=options.rounds, on_event=_Screen()
         )
-    say(f"{summary.rounds} updates from {summary.samples} samples.")
+    updates = "1 update" if summary.rounds == 1 else f"{summary.rounds} updates"
+    say(f"{updates} from {summary.samples} samples.")
     return INTERRUPTED if summary.ended == "interrupted" else OK
 
 
@@ -174,9 +177,10 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Arrays x and y of an .npz file; never a pickle."""
     try:
         with np.load(path, allow_pickle=False) as file:
+            if not {"x", "y"} <= set(file.files):
+                found = ", ".join(file.files) or "none"
+                raise _DataUnreadable(f"Expected arrays x and y in {path}. Received: {found}")
             return file["x"], file["y"]
-    except KeyError:
-        raise _DataUnreadable(f"Expected arrays x and y. Received: others in {path}") from None
     except (OSError, ValueError, EOFError, TypeError, AttributeError, BadZipFile) as error:
         reason = error.strerror if isinstance(error, OSError) else "something else"
         raise _DataUnreadable(f"Expected an .npz file. Received: {path}, {reason}") from None

@@ -10,6 +10,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import numpy as np
 
 from client_sdk import wire
 from client_sdk.cache import BlobCache
-from client_sdk.errors import IntegrityError, LoginRefused, ServerRefused
+from client_sdk.errors import IntegrityError, LoginRefused, ParticipantRevoked, ServerRefused
 from client_sdk.keys import Key
 from client_sdk.outbox import Outbox, Parcel
 from client_sdk.participation import Data, Event, Participation, Summary, TrainerLike
@@ -176,12 +177,15 @@ class Participant:
     def leave(self, *, patience: float | None = 60.0) -> None:
         """End the enrolment on the server, and forget it here with all that it kept.
 
+        Whom the server has revoked has nothing to end there and is forgotten here.
+
         Raises:
             ProfileInUse: while another process takes part.
             ServerUnreachable: when patience ends; then nothing is forgotten.
         """
         with self.profile.locked():
-            self._transport.request("DELETE", "participants/me", patience=patience)
+            with suppress(ParticipantRevoked):
+                self._transport.request("DELETE", "participants/me", patience=patience)
             self.close()
         self.profile.remove()
 

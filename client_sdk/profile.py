@@ -118,8 +118,10 @@ class Profile:
         """
         path = cls.folder_of(profile) / _FILE
         if not path.exists():
-            known = ", ".join(names()) or "no profile at all"
-            raise ProfileNotFound(f"Expected one of: {known}. Received: {profile!r}")
+            known = f"one of: {', '.join(names())}" if names() else "a profile that has joined"
+            raise ProfileNotFound(
+                f"Expected {known} (`fedclient join` makes one). Received: {profile!r}"
+            )
         try:
             return cls(profile=profile, **json.loads(path.read_text("utf-8")))
         except (ValueError, TypeError):

@@ -130,12 +130,7 @@ class Demo:
             files[name] = self._home / "participants" / name / "images.npz"
             files[name].parent.mkdir(parents=True, mode=0o700)
             np.savez(files[name], x=dataset.x_train[share], y=dataset.y_train[share])
-        counts = [len(share) for share in shares]
-        self._screen.say(
-            f"{sum(counts):,} images of {dataset.name} are shared out ({plan.partition}) to"
-            f" {len(counts)} participants, {min(counts):,} to {max(counts):,} each;"
-            f" {len(dataset.y_test):,} others are kept for the server to evaluate on."
-        )
+        self._screen.say(_shared_out(dataset, plan.partition, [len(share) for share in shares]))
         return files
 
     # --- start ---
@@ -242,6 +237,16 @@ class Demo:
                 raise Interrupted
             self._supervisor.tick()
             time.sleep(PACE)
+
+
+def _shared_out(dataset: Dataset, how: str, counts: list[int]) -> str:
+    least, most = min(counts), max(counts)
+    each = f"{least:,}" if least == most else f"{least:,} to {most:,}"
+    parties = "1 participant" if len(counts) == 1 else f"{len(counts)} participants"
+    return (
+        f"{sum(counts):,} images of {dataset.name} are shared out ({how}) to {parties},"
+        f" {each} each; {len(dataset.y_test):,} others are kept for the server to evaluate on."
+    )
 
 
 def _places(current: Round | None) -> list[Place]:

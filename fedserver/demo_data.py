@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -213,11 +214,21 @@ def _cifar10(seed: int) -> Dataset:
             parts = _read(Path(folder) / file, seed)
             break
     else:
-        import keras
-
-        (x_train, y_train), (x_test, y_test) = keras.datasets.cifar10.load_data()
-        parts = x_train, y_train.ravel(), x_test, y_test.ravel()
+        parts = _downloaded()
     return Dataset("cifar10", *parts, _CIFAR10, scale=1 / 255)
+
+
+def _downloaded() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    import keras
+
+    try:
+        (x_train, y_train), (x_test, y_test) = keras.datasets.cifar10.load_data()
+    except Exception as error:  # Keras says it in no other way that it found no network
+        raise ValueError(
+            f"Expected cifar10.npz in the folder that FEDSERVER_DATA names, or a network to"
+            f" fetch it from. Received: {error}"
+        ) from error
+    return x_train, y_train.ravel(), x_test, y_test.ravel()
 
 
 def _from_file(path: Path, seed: int) -> Dataset:
@@ -228,7 +239,7 @@ def _from_file(path: Path, seed: int) -> Dataset:
 
 
 def _read(path: Path, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    with np.load(path, allow_pickle=False) as archive:
+    with _opened(path) as archive:
         missing = [key for key in _KEYS[:2] if key not in archive]
         if missing:
             raise ValueError(f"Expected `{missing[0]}` in {path.name}. Received: {archive.files}")
@@ -236,6 +247,18 @@ def _read(path: Path, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np
         found = [archive[key] for key in (_KEYS if held_out else _KEYS[:2])]
     pairs = [_checked(*pair) for pair in zip(found[::2], found[1::2], strict=True)]
     return (*pairs[0], *pairs[1]) if held_out else _split(*pairs[0], seed)
+
+
+def _opened(path: Path) -> Any:
+    try:
+        archive = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise ValueError(f"Expected an .npz file. Received: {path}, which is not there") from None
+    except (ValueError, EOFError, BadZipFile):
+        archive = None
+    if not isinstance(archive, np.lib.npyio.NpzFile):
+        raise ValueError(f"Expected an .npz file. Received: {path}, which is something else")
+    return archive
 
 
 def _checked(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import environ
+from django.core.exceptions import ImproperlyConfigured
 
 from fedserver import valkey
 
@@ -29,13 +30,18 @@ def _secret_key() -> str:
     if key := env.str("FEDSERVER_SECRET_KEY", default=""):
         return key
     path = FEDSERVER_HOME / "secret_key"
-    FEDSERVER_HOME.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
+        FEDSERVER_HOME.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if path.exists():
+            return path.read_text()
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return path.read_text()
-    with os.fdopen(descriptor, "w") as file:
-        file.write(key := secrets.token_urlsafe(64))
+        with os.fdopen(descriptor, "w") as file:
+            file.write(key := secrets.token_urlsafe(64))
+    except OSError as error:
+        raise ImproperlyConfigured(
+            f"Expected a folder of ours to keep the server's data in (FEDSERVER_HOME)."
+            f" Received: {FEDSERVER_HOME}, {error.strerror}"
+        ) from error
     return key
 
 

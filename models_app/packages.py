@@ -100,8 +100,9 @@ def open_package(
     parts = {"architecture": architecture, "weights": weights}
     given = {name for name, path in {"package": package, **parts}.items() if path}
     if given not in ({"package"}, set(parts)):
+        received = ", ".join(sorted(given)) or "neither"
         raise PackageRefused(
-            f"Expected a .keras file, or Keras JSON with safetensors. Received: {sorted(given)}"
+            f"Expected a .keras file, or Keras JSON with safetensors. Received: {received}"
         )
     verb = "open_keras" if package else "open_parts"
     inputs = {"package": package, **parts, "evaluation": evaluation}

@@ -161,6 +161,7 @@ class AssignmentView(ParticipantView):
 
     @extend_schema(responses={204: None})
     def delete(self, request: Request, pk: int) -> Response:
+        """Give the assignment back, undone."""
         mine = lifecycle.withdraw(self.participant(request), pk)
         tasks.ring(mine.round_id)
         return Response(status=204)
@@ -237,6 +238,7 @@ class MeView(ParticipantView):
 
     @extend_schema(responses={204: None})
     def delete(self, request: Request) -> Response:
+        """Leave, for good."""
         enrolment.leave(self.participant(request))
         return Response(status=204)
 

@@ -1,6 +1,7 @@
 """Errors as RFC 9457 problem documents: the one handler of the API."""
 
 import logging
+from http import HTTPStatus
 from typing import Any
 
 from django.core.exceptions import PermissionDenied
@@ -67,7 +68,7 @@ def _of_framework(error: exceptions.APIException, status: int) -> dict[str, Any]
         code = str(error.get_codes())
     problem: dict[str, Any] = {
         "type": f"urn:fedserver:problem:{code}",
-        "title": str(error.default_detail),
+        "title": _title(error, status),
         "status": status,
         "code": code,
     }
@@ -80,6 +81,12 @@ def _of_framework(error: exceptions.APIException, status: int) -> dict[str, Any]
     if isinstance(error, exceptions.Throttled):
         problem["retry_after"] = getattr(error, "wait", None)
     return problem | {"detail": str(error.detail)}
+
+
+def _title(error: exceptions.APIException, status: int) -> str:
+    """REST framework's sentence for this kind; some of them are templates and not for readers."""
+    title = str(error.default_detail)
+    return HTTPStatus(status).phrase if "{" in title else title
 
 
 def _first(detail: Any) -> tuple[str, str]:

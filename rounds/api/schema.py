@@ -1,5 +1,6 @@
 """The OpenAPI schema's additions: problem documents, and the doors in front of Django."""
 
+from copy import deepcopy
 from typing import Any, ClassVar
 
 from django.conf import settings
@@ -36,9 +37,20 @@ class ProblemAutoSchema(AutoSchema):
     def get_operation(self, *args: Any, **kwargs: Any) -> dict[str, Any] | None:
         operation = super().get_operation(*args, **kwargs)
         if operation is not None:
+            _summarise(operation)
             for status in ERRORS:
                 operation["responses"].setdefault(status, _PROBLEM_RESPONSE)
         return operation
+
+
+def _summarise(operation: dict[str, Any]) -> None:
+    """Show the description's first sentence in lists of operations, and the rest below it."""
+    description = " ".join(operation.pop("description", "").split())
+    first, _, rest = description.partition(". ")
+    if first:
+        operation["summary"] = first.removesuffix(".")
+    if rest:
+        operation["description"] = description
 
 
 class _RoleScheme(OpenApiAuthenticationExtension):
@@ -78,8 +90,9 @@ class Session(_RoleScheme):
 def add_doors(result: dict[str, Any], **_: Any) -> dict[str, Any]:
     """Describe what `doors.py` serves: Django does not see it, readers of the schema must."""
     result["components"].setdefault("schemas", {})["Problem"] = PROBLEM
-    for path, methods in DOORS.items():
+    for path, methods in deepcopy(DOORS).items():
         for operation in methods.values():
+            _summarise(operation)
             operation["security"] = [{"participantToken": []}]
             for status in (*ERRORS, "411", "413", "415", "422"):
                 operation["responses"].setdefault(status, _PROBLEM_RESPONSE)
@@ -136,6 +149,7 @@ DOORS: dict[str, dict[str, dict[str, Any]]] = {
         "get": {
             "operationId": "download_blob",
             "tags": ["blobs"],
+            "description": "Weights of a version, whole or a range of them.",
             "parameters": [
                 {"name": "sha256", "in": "path", "required": True, "schema": {"type": "string"}}
             ],

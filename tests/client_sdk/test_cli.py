@@ -50,7 +50,7 @@ def test_alice_joins_trains_and_leaves(
     told = capsys.readouterr()
     assert "Enrolled as alice" in told.out
     assert "epoch 2/2  loss 0.5000" in told.out
-    assert "1 updates from 10 samples." in told.out
+    assert "1 update from 10 samples." in told.out
     assert told.err == ""
     assert len(server.updates) == 1
     assert profile.names() == []
@@ -59,7 +59,7 @@ def test_alice_joins_trains_and_leaves(
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["status"], cli.NO_PROFILE, "no profile at all"),
+        (["status"], cli.NO_PROFILE, "a profile that has joined"),
         (["leave", "--profile", "bob"], cli.NO_PROFILE, "bob"),
         (["join", "http://fed.example.org", "CODE"], cli.USAGE, "https"),
         (["join", "http://127.0.0.1:9", "CODE"], cli.UNREACHABLE, "refused"),
@@ -113,14 +113,30 @@ def test_data_under_other_names_are_refused(
 ) -> None:
     np.savez(tmp_path / "data.npz", images=np.zeros(1))
     assert cli.main(["train", "--data", str(tmp_path / "data.npz")]) == cli.BAD_DATA
-    assert "arrays x and y" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "arrays x and y" in told
+    assert "Received: images" in told
 
 
-@pytest.mark.parametrize("arguments", [[], ["dance"], ["train"], ["train", "--rounds", "0"]])
-def test_wrong_usage_is_explained(arguments: list[str]) -> None:
+def test_whom_the_server_has_revoked_may_leave_and_join_again(
+    server: FakeServer, url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli.main(["join", url, server.join_code()])
+    server.suspend(Profile.load().participant, "revoked")
+    assert cli.main(["status"]) == cli.REFUSED
+    assert cli.main(["leave"]) == cli.OK
+    assert cli.main(["join", url, server.join_code()]) == cli.OK
+
+
+USAGE = [[], ["dance"], ["train"], ["train", "--rounds", "0"], ["train", "--rounds", "many"]]
+
+
+@pytest.mark.parametrize("arguments", USAGE)
+def test_wrong_usage_is_explained(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main(arguments)
     assert caught.value.code == cli.USAGE
+    assert "_count" not in capsys.readouterr().err
 
 
 def test_every_exit_code_is_documented() -> None:

@@ -157,6 +157,16 @@ def test_a_file_without_images_is_refused(
         load(str(tmp_path / "odd.npz"), seed=1)
 
 
+@pytest.mark.parametrize(("name", "content"), [("gone.npz", None), ("text.npz", "x,y")])
+def test_a_file_that_is_no_archive_is_refused(
+    tmp_path: Path, name: str, content: str | None
+) -> None:
+    if content:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=r"Expected an \.npz file. Received: .*which is"):
+        load(str(tmp_path / name), seed=1)
+
+
 def test_an_unknown_data_set_is_refused() -> None:
     with pytest.raises(ValueError, match="Received: 'imagenet'"):
         load("imagenet", seed=1)

@@ -123,6 +123,13 @@ def test_a_taken_port_is_said_in_a_sentence(tmp_path: Path, database_url: str) -
         ends_with(server, 1)
 
 
+def test_a_home_that_cannot_be_is_said_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with manage(tmp_path / "file", "up") as server:
+        assert line_with(server, "FEDSERVER_HOME").startswith("manage.py: Expected a folder")
+        ends_with(server, 1)
+
+
 @pytest.mark.timeout(300)
 def test_the_demo_trains_and_leaves_nothing_running(tmp_path: Path) -> None:
     file = tmp_path / "result.json"
@@ -151,7 +158,9 @@ def test_the_demo_trains_and_leaves_nothing_running(tmp_path: Path) -> None:
     [
         (["--participants", "0"], "Expected a whole number from 1"),
         (["--partition", "halves"], "Expected iid, dirichlet:ALPHA or shards:K"),
-        (["--dataset", "none.npz"], "CommandError: [Errno 2] No such file"),
+        (["--dataset", "none.npz"], "CommandError: Expected an .npz file"),
+        (["--seed", "-1"], "Expected a whole number from 0"),
+        (["--json", "/nowhere/result.json"], "Expected a file that can be written"),
     ],
 )
 def test_the_demo_refuses_what_it_cannot_do(

@@ -22,7 +22,7 @@ def test_alice_registers_a_model_from_its_parts(
     labels.write_text("odd\neven\n")
     out = StringIO()
     files = [text for name, path in parts.items() for text in (f"--{name}", str(path))]
-    options = ["--input-scale", "0.25", "--local", "head", "--name", "Digits", "--owner", "alice"]
+    options = ["--input-scale", "1/4", "--local", "head", "--name", "Digits", "--owner", "alice"]
     call_command(
         "create_model", "digits", *files, *options, "--labels-file", str(labels), stdout=out
     )
@@ -37,7 +37,9 @@ def test_alice_registers_a_model_from_its_parts(
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["digits"], "Expected a .keras file, or Keras JSON"),
+        (["digits"], "Expected a .keras file, or Keras JSON.*Received: neither"),
+        (["digits", "--labels-file", "nowhere.txt"], "Expected a file for --labels-file"),
+        (["digits", "--input-scale", "1/0"], "Expected a number, or 1/255. Received: 1/0"),
         (["digits", "--file", "nowhere.keras"], "Expected a file for --file"),
         (["two words"], "Expected letters"),
         (["digits", "--owner", "nobody"], "Expected the name of a user"),

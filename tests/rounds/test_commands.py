@@ -87,9 +87,9 @@ def test_without_options_it_is_one_round_with_the_defaults(tiny_model: Model) ->
     ("words", "says"),
     [
         (("unknown",), "Expected the slug of a model. Received: unknown"),
-        (("tiny", "--rounds", "0"), "rounds_planned: Expected a whole number"),
-        (("tiny", "--epochs", "-1"), "hyperparameters.epochs: Expected a whole number"),
-        (("tiny", "--selection", "first_come"), "cohort_goal: Expected a number"),
+        (("tiny", "--rounds", "0"), "--rounds: Expected a whole number"),
+        (("tiny", "--epochs", "-1"), "--epochs: Expected a whole number"),
+        (("tiny", "--selection", "first_come"), "--goal: Expected a number"),
     ],
 )
 def test_what_makes_no_sense_opens_nothing(

@@ -11,6 +11,7 @@ from typing import IO, Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError
 from rich.console import Console
 
 from fedserver import stack
@@ -18,6 +19,7 @@ from fedserver.supervisor import ProgramFailed, Supervisor
 from fedserver.valkey import BrokerMissing
 
 LOCK = "FEDSERVER_DEMO_LOCK"
+GREATEST_SEED = 10**9  # TensorFlow's are of 32 bits, and the layers' count on from it
 # The demo is the embedded stack, whatever else this shell has been set up for.
 FOREIGN = (
     "BLOBS_ENDPOINT",
@@ -42,13 +44,16 @@ class Command(BaseCommand):
             "--dataset", default="digits", help="digits, cifar10 or the path of an .npz file"
         )
         parser.add_argument("--partition", default="iid", help="iid, dirichlet:ALPHA or shards:K")
-        parser.add_argument("--seed", type=int, default=0, help="decides whatever is drawn")
+        parser.add_argument("--seed", type=_seed, default=0, help="decides whatever is drawn")
         parser.add_argument("--exit", action="store_true", help="leave when it is done")
-        parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
+        parser.add_argument("--json", type=_target, metavar="FILE", help="write the results there")
 
     def handle(self, *args: Any, **options: Any) -> None:
         if LOCK not in os.environ:
-            _begin_anew_in_a_fresh_home()
+            try:
+                _begin_anew_in_a_fresh_home()
+            except OSError as error:
+                raise CommandError(str(error)) from error
         from fedserver.demo import DemoFailed, Interrupted
 
         os.set_inheritable(int(os.environ.pop(LOCK)), False)
@@ -56,7 +61,14 @@ class Command(BaseCommand):
             self._demo(options)
         except Interrupted:
             raise CommandError("ended before it was done", returncode=130) from None
-        except (DemoFailed, BrokerMissing, ProgramFailed, OSError, ValueError) as error:
+        except (
+            DemoFailed,
+            BrokerMissing,
+            ProgramFailed,
+            OSError,
+            DatabaseError,
+            ValueError,
+        ) as error:
             raise CommandError(str(error)) from error
 
     def _demo(self, options: dict[str, Any]) -> None:
@@ -126,3 +138,19 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise ArgumentTypeError(f"Expected a whole number from 1. Received: {text}")
     return int(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) > GREATEST_SEED:
+        expected = f"a whole number from 0 to {GREATEST_SEED}"
+        raise ArgumentTypeError(f"Expected {expected}. Received: {text}")
+    return int(text)
+
+
+def _target(text: str) -> Path:
+    """A file that can be written: to learn it after the training would lose the results."""
+    path = Path(text)
+    writable = os.access(path if path.exists() else path.parent, os.W_OK)
+    if path.is_dir() or not path.parent.is_dir() or not writable:
+        raise ArgumentTypeError(f"Expected a file that can be written. Received: {text}")
+    return path

@@ -5,6 +5,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError
 
 from fedserver import stack
 from fedserver.supervisor import ProgramFailed, Supervisor
@@ -28,7 +29,7 @@ class Command(BaseCommand):
         try:
             with stack.lock(settings.FEDSERVER_HOME / "up.lock"):
                 self._serve(options)
-        except (stack.HomeInUse, BrokerMissing, ProgramFailed) as error:
+        except (stack.HomeInUse, BrokerMissing, ProgramFailed, OSError, DatabaseError) as error:
             raise CommandError(str(error)) from error
 
     def _serve(self, options: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """`manage.py create_model digits --file digits.keras --evaluation held_out.npz`"""
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,10 @@ class Command(BaseCommand):
         roles = parser.add_argument_group(
             "roles of weights", "patterns (* ? []) of layer names, through nested models with dots"
         )
-        roles.add_argument("--local", action="append", default=[], metavar="PATTERN")
-        roles.add_argument("--frozen", action="append", default=[], metavar="PATTERN")
+        for role, what in (("local", "stay with each participant"), ("frozen", "never change")):
+            roles.add_argument(
+                f"--{role}", action="append", default=[], metavar="PATTERN", help=f"these {what}"
+            )
 
     @staticmethod
     def _add_files(parser: ArgumentParser) -> None:
@@ -36,12 +39,19 @@ class Command(BaseCommand):
     @staticmethod
     def _add_description(parser: ArgumentParser) -> None:
         parser.add_argument("--name", default="", help="its name for people")
-        parser.add_argument("--description", default="")
+        parser.add_argument("--description", default="", help="what it is for")
         labels = parser.add_mutually_exclusive_group()
         labels.add_argument("--labels", default="", help="names of the classes: cat,dog")
         labels.add_argument("--labels-file", type=Path, help="names of the classes, one a line")
-        parser.add_argument("--input-scale", type=float, default=1.0, help="1/255 = 0.00392157")
-        parser.add_argument("--input-offset", type=float, default=0.0)
+        parser.add_argument(
+            "--input-scale",
+            type=_ratio,
+            default=1.0,
+            help="raw value to input: 1/255 for images of bytes (1)",
+        )
+        parser.add_argument(
+            "--input-offset", type=_ratio, default=0.0, help="added after scaling (0)"
+        )
         parser.add_argument("--loss", default="", help="if the file does not tell")
         parser.add_argument("--owner", default="", help="user name of who creates it")
 
@@ -80,10 +90,19 @@ class Command(BaseCommand):
     def _expect_readable(options: dict[str, Any]) -> None:
         for name in ("file", "architecture", "weights", "evaluation", "labels_file"):
             if options[name] and not options[name].is_file():
-                raise CommandError(f"Expected a file for --{name}. Received: {options[name]}")
+                option = name.replace("_", "-")
+                raise CommandError(f"Expected a file for --{option}. Received: {options[name]}")
         owner = options["owner"]
         if owner and not get_user_model().objects.filter(username=owner).exists():
             raise CommandError(f"Expected the name of a user. Received: {owner}")
+
+
+def _ratio(text: str) -> float:
+    """A number as people write it: 0.5, 1e-3 or 1/255."""
+    try:
+        return float(Fraction(text))
+    except (ValueError, ZeroDivisionError, OverflowError):
+        raise ArgumentTypeError(f"Expected a number, or 1/255. Received: {text}") from None
 
 
 def _labels(options: dict[str, Any]) -> list[str]:

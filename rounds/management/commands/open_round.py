@@ -118,4 +118,9 @@ def shown(line: dict[str, Any], reason: str) -> str:
 
 
 def _sentence(error: FedserverError) -> str:
-    return f"{error.field}: {error.detail}" if error.field else error.detail
+    """The error's sentence, after the option that is at fault."""
+    if not error.field:
+        return error.detail
+    rule = error.field.removeprefix("hyperparameters.")
+    option = next((option for option, name in RULES.items() if name == rule), rule)
+    return f"--{option.replace('_', '-')}: {error.detail}"

@@ -302,6 +302,7 @@ def test_every_refusal_is_a_problem_document(operator: APIClient, scene: Scene) 
         assert answer.headers["Content-Type"] == "application/problem+json"
         assert problem["type"] == f"urn:fedserver:problem:{code}"
         assert problem["title"]
+        assert "{" not in problem["title"]
         assert problem["detail"]
     scene.run.refresh_from_db()
     assert scene.run.state == "running"

@@ -38,6 +38,17 @@ def test_the_schema_is_valid_and_without_a_warning() -> None:
     call_command("spectacular", "--validate", "--fail-on-warn", stdout=StringIO())
 
 
+def test_every_operation_says_in_a_line_what_it_does() -> None:
+    paths = SchemaGenerator().get_schema(public=True)["paths"]
+    silent = [
+        f"{method} {path}"
+        for path, methods in paths.items()
+        for method, operation in methods.items()
+        if not operation.get("summary") or len(operation["summary"]) > 90
+    ]
+    assert silent == []
+
+
 @pytest.fixture
 def app() -> Iterator[Any]:
     """Django as a WSGI application that leaves the test's transaction open."""
