@@ -20,8 +20,10 @@ from django.conf import settings
 
 from client_sdk import wire
 from journal.models import Event
+from models_app import blobs
 from models_app.models import Model
 from rounds import clock, enrolment, lifecycle
+from rounds.api import doors
 from rounds.models import Assignment, ParticipantToken, Round, Update
 from tests.rounds.conftest import Enrolled
 from tests.rounds.updates import all_check_in, manifest_of, update_bytes, wire_digest
@@ -74,6 +76,7 @@ def knock(server: str, tiny_model: Model, enrolled: Enrol) -> Iterator[Knock]:
     charlie, dora = enrolled("charlie"), enrolled("dora")
     lifecycle.start_run(lifecycle.create_run(tiny_model).pk)
     mine, _ = all_check_in(charlie, dora)
+    blobs.sweep_spool(timedelta(seconds=-1))  # of what other tests left
     with httpx.Client(base_url=server, timeout=10) as http:
         yield Knock(http, charlie, dora, mine, tiny_model)
 
@@ -435,6 +438,25 @@ def test_who_hangs_up_in_the_middle_leaves_nothing_and_may_come_again(knock: Kno
     assert knock.put(body).status_code == 200
 
 
+def test_who_falls_silent_in_the_middle_is_not_waited_for(
+    knock: Knock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doors, "SILENCE", 0.2)
+    body = knock.good
+    head = knock.headers(body) | {"Content-Length": str(len(body))}
+    assert talk(knock, head, body[:100]).startswith(b"HTTP/1.1 408")
+    nothing_was_written(knock)
+
+
+def test_progress_by_names_that_no_database_takes(knock: Knock) -> None:
+    headers = {"Authorization": f"Bearer {knock.charlie.token}", "Content-Type": "application/json"}
+    for name in (b"\\u0000", b"\\ud800", b"", b"x" * 65):
+        body = b'{"activity": "training", "fraction": 0.5, "metrics": {"%s": 1}}' % name
+        path = f"/api/v1/assignments/{knock.mine.pk}/progress"
+        response = knock.http.post(path, content=body, headers=headers)
+        assert expect_problem(response, 400, "invalid")["field"] == "metrics"
+
+
 CHECK_INS: dict[str, tuple[bytes, str]] = {
     "no JSON": (b"{", "body"),
     "a list": (b"[]", "body"),
@@ -445,7 +467,11 @@ CHECK_INS: dict[str, tuple[bytes, str]] = {
     "a wait that is a text": (b'{"wait": "5"}', "wait"),
     "models that are a text": (b'{"models": "tiny"}', "models"),
     "models that are numbers": (b'{"models": [1]}', "models"),
+    "a model with NUL": (b'{"models": ["\\u0000"]}', "models"),
     "sdk that is a text": (b'{"sdk": "1.0"}', "sdk"),
+    "sdk with NUL": (b'{"sdk": {"\\u0000": "1"}}', "sdk"),
+    "sdk with half a character": (b'{"sdk": {"keras": "\\ud800"}}', "sdk"),
+    "sdk that is NaN": (b'{"sdk": {"keras": NaN}}', "sdk"),
 }
 
 
