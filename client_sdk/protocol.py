@@ -87,7 +87,7 @@ class Assignment:
         """
         version = _take(document, "version", dict)
         fixed, model = version.get("fixed"), _take(document, "model", str)
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", model):  # it becomes a file name
+        if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}", model):  # it becomes a file name
             raise ServerDistrusted(f"Expected the slug of a model. Received: {model[:80]!r}")
         return cls(
             id=_take(document, "id", int),
