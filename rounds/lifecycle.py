@@ -216,6 +216,8 @@ def _come_first(round_id: int, participant: Participant) -> None:
             return
         if Assignment.objects.filter(round=round_, participant=participant).exists():
             return
+        if not _eligible(round_.run).filter(pk=participant.pk).exists():
+            return  # suspended since it asked
         _invite(round_, [participant.pk], journal)
         if round_.assignments.count() >= _room(round_.run):
             _start_training(round_, journal)
@@ -447,7 +449,12 @@ def _give_up(
 
 
 def dismiss(participant: Participant, journal: Journal, *, code: str, reason: str) -> None:
-    """End a participant's open assignments, because it was suspended, revoked, or has left."""
+    """End a participant's open assignments, because it was suspended, revoked, or has left.
+
+    Rounds are locked, so that one that selects it at this moment is waited for.
+    """
+    for round_id in Round.objects.filter(phase__in=Round.OPEN).order_by("run").values_list("pk"):
+        lock_round(*round_id)
     mine = Assignment.objects.filter(participant=participant, state__in=Assignment.OPEN)
     move_assignments(mine, Place.FAILED, journal, code=code, reason=reason)
 

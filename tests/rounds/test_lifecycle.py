@@ -141,6 +141,16 @@ def test_the_smallest_fraction_waits_for_everyone_and_does_not_overflow(
     assert isinstance(lifecycle.check_in(dora.participant), Assignment)
 
 
+def test_who_was_suspended_since_it_asked_does_not_come_first(
+    tiny_model: Model, enrolled: Enrol
+) -> None:
+    charlie = enrolled("charlie")
+    started(tiny_model, selection="first_come", cohort_goal=2)
+    enrolment.suspend(charlie.participant, actor="bob")
+    assert isinstance(lifecycle.check_in(charlie.participant), lifecycle.Wait)
+    assert not Assignment.objects.exists()
+
+
 def test_over_selection_invites_more_and_the_slowest_is_late(
     tiny_model: Model, enrolled: Enrol
 ) -> None:

@@ -283,6 +283,29 @@ def test_a_participant_that_is_suspended_while_its_update_is_counted_did_not_fai
     assert not Event.objects.filter(kind="assignment.failed").exists()
 
 
+def test_a_participant_that_is_suspended_while_a_round_selects_it_has_no_place(
+    tiny_model: Model, enrolled: Enrol, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    charlie, dora = enrolled("charlie"), enrolled("dora")
+    lifecycle.start_run(lifecycle.create_run(tiny_model).pk)
+    lifecycle.check_in(charlie.participant)
+    selecting, invite = threading.Event(), lifecycle._invite
+
+    def slow_invite(*told: Any) -> None:
+        selecting.set()
+        time.sleep(0.3)
+        invite(*told)
+
+    def suspend() -> None:
+        selecting.wait()
+        enrolment.suspend(charlie.participant, actor="bob")
+
+    monkeypatch.setattr(lifecycle, "_invite", slow_invite)
+    told = at_once(partial(lifecycle.check_in, dora.participant), suspend)
+    assert not [one for one in told if isinstance(one, Exception)]
+    assert Assignment.objects.get(participant=charlie.participant).state == "failed"
+
+
 def test_the_journals_ids_become_visible_in_their_own_order(tiny_model: Model) -> None:
     """A reader with a cursor misses nothing, whoever commits when."""
     done = threading.Event()
