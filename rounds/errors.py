@@ -10,7 +10,7 @@ FedserverError                     (models_app.errors, the root of the house)
 ├── Conflict                       409
 │   ├── RoundClosed · UpdateConflict · IllegalMove · ModelBusy
 ├── UploadRefused
-│   ├── LengthRequired 411 · TooLarge 413 · UnsupportedBody 415 · UpdateInvalid 422
+│   ├── BodySilent 408 · LengthRequired 411 · TooLarge 413 · UnsupportedBody 415 · UpdateInvalid 422
 └── RulesInvalid                   400   a run's setting that makes no sense
 """
 
@@ -87,6 +87,10 @@ class ModelBusy(Conflict):
 
 class UploadRefused(FedserverError):
     status, code, title = 400, "upload_refused", "Upload refused"
+
+
+class BodySilent(UploadRefused):
+    status, code, title = 408, "body_silent", "The body stopped coming"
 
 
 class LengthRequired(UploadRefused):

@@ -23,7 +23,14 @@ from models_app import blobs
 from models_app.errors import FedserverError
 from rounds import enrolment, intake, lifecycle, selectors, tasks
 from rounds.api import documents, problems
-from rounds.errors import BlobNotFound, LengthRequired, RulesInvalid, TooLarge, UnsupportedBody
+from rounds.errors import (
+    BlobNotFound,
+    BodySilent,
+    LengthRequired,
+    RulesInvalid,
+    TooLarge,
+    UnsupportedBody,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +41,7 @@ Result = TypeVar("Result")
 
 MAX_WAIT = 25.0  # seconds; proxies commonly cut a silent connection at 30 or 60
 CHECK_IN_BYTES = 16_384
+SILENCE = 60.0  # seconds without a byte of the body; who is gone without a word must not stay
 CHUNK = 1 << 20
 BODY_TYPES = ("application/octet-stream", "application/vnd.safetensors")
 
@@ -87,10 +95,16 @@ class Exchange:
         return token.strip() if scheme.lower() == "bearer" else ""
 
     async def body(self) -> AsyncIterator[bytes]:
-        """The body as it arrives. Raises Disconnected."""
+        """The body as it arrives. Raises Disconnected, and BodySilent when nothing comes."""
         more = True
         while more:
-            message = await self.receive()
+            try:
+                async with asyncio.timeout(SILENCE):
+                    message = await self.receive()
+            except TimeoutError:
+                raise BodySilent(
+                    f"Expected the rest of the body. Received: nothing in {SILENCE:g} s"
+                ) from None
             if message["type"] == "http.disconnect":
                 raise Disconnected
             more = message.get("more_body", False)
@@ -230,13 +244,33 @@ def _parse_check_in(
             f"Expected 0 to {MAX_WAIT:g} seconds. Received: {wait!r:.60}", field="wait"
         )
     slugs = isinstance(models, list) and len(models) <= 100
-    if models is not None and not (slugs and all(isinstance(slug, str) for slug in models)):
+    if models is not None and not (slugs and all(_is_plain(slug) for slug in models)):
         raise RulesInvalid(
             f"Expected at most 100 slugs of models. Received: {models!r:.60}", field="models"
         )
-    if sdk is not None and not (isinstance(sdk, dict) and len(json.dumps(sdk)) <= 2000):
-        raise RulesInvalid(f"Expected a small JSON object. Received: {sdk!r:.60}", field="sdk")
+    if sdk is not None and not _are_versions(sdk):
+        raise RulesInvalid(
+            f"Expected at most 20 versions by name. Received: {sdk!r:.60}", field="sdk"
+        )
     return float(wait), models, sdk
+
+
+def _are_versions(sdk: Any) -> bool:
+    return (
+        isinstance(sdk, dict)
+        and len(sdk) <= 20
+        and all(_is_plain(name) for name in sdk)
+        and all(_is_plain(value) or _is_small(value) for value in sdk.values())
+    )
+
+
+def _is_small(value: Any) -> bool:
+    return type(value) is int and abs(value) < 2**31
+
+
+def _is_plain(text: Any) -> bool:
+    """A short text that a database takes: JSON can spell NUL and half a character too."""
+    return isinstance(text, str) and len(text) <= 100 and text.isprintable()
 
 
 # --- Upload -----------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from accounts.roles import Role
 from client_sdk import wire
 from rounds import enrolment, lifecycle, tasks
 from rounds.api import documents
-from rounds.api.serializers import StrictSerializer
+from rounds.api.serializers import ByNameField, StrictSerializer
 from rounds.models import Assignment, Participant
 
 PARTICIPANTS = (Role.PARTICIPANT,)
@@ -55,7 +55,7 @@ class EnrolSerializer(StrictSerializer):
     name = serializers.CharField(max_length=enrolment.NAME_LIMIT)
     public_key = serializers.CharField(max_length=43, min_length=43)
     signature = serializers.CharField(max_length=86, min_length=86)
-    sdk = serializers.DictField(child=serializers.CharField(max_length=100), required=False)
+    sdk = ByNameField(child=serializers.CharField(max_length=100), required=False)
 
 
 class EnrolledSerializer(serializers.Serializer[Any]):
@@ -172,12 +172,7 @@ class ProgressSerializer(StrictSerializer):
     fraction = serializers.FloatField(min_value=0.0, max_value=1.0)
     epoch = serializers.IntegerField(min_value=0, max_value=10_000, required=False)
     epochs = serializers.IntegerField(min_value=1, max_value=10_000, required=False)
-    metrics = serializers.DictField(child=serializers.FloatField(), required=False)
-
-    def validate_metrics(self, metrics: dict[str, float]) -> dict[str, float]:
-        if len(metrics) > 32 or any(len(name) > 64 for name in metrics):
-            raise serializers.ValidationError("Expected at most 32 metrics with short names.")
-        return metrics
+    metrics = ByNameField(child=serializers.FloatField(), required=False)
 
 
 class ProgressView(ParticipantView):

@@ -25,6 +25,23 @@ class StrictSerializer(serializers.Serializer[Any]):
         return super().to_internal_value(data)
 
 
+class ByNameField(serializers.DictField):
+    """Values by name; names that no database takes (NUL, half a character) are refused."""
+
+    MOST, LONGEST = 32, 64
+
+    def to_internal_value(self, data: Any) -> Any:
+        named = isinstance(data, dict) and all(
+            0 < len(name) <= self.LONGEST and name.isprintable() for name in data
+        )
+        if isinstance(data, dict) and not (named and len(data) <= self.MOST):
+            raise serializers.ValidationError(
+                f"Expected at most {self.MOST} names of 1 to {self.LONGEST} printable characters. "
+                f"Received: {len(data)} names"
+            )
+        return super().to_internal_value(data)
+
+
 class ReasonSerializer(StrictSerializer):
     """Why, in a sentence for people; it goes into the journal."""
 
