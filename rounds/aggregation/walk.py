@@ -62,7 +62,7 @@ def weighted_mean(
         )
     squares = np.empty(-(-mean.size // BLOCK))
     # Filled up with the last row at weight zero, which is in the cache and adds nothing.
-    padding = -len(rows) % LANES
+    padding = max(-len(rows) % LANES, 2 * LANES - len(rows))
     padded = [*rows, *[rows[-1]] * padding]
     scales = np.array([*weights, *[0] * padding], np.float64)
     over_blocks(_weighted_mean, padded, scales, float(sum(weights)), mean, squares, threads=threads)
@@ -144,20 +144,29 @@ def _weighted_mean(
     addresses: Any, start: int, stop: int, weights: Any, total: float, mean: Any, squares: Any
 ) -> None:
     sums, columns = np.empty(BLOCK), np.empty(COLUMNS)
+    last = len(addresses) - LANES
     for first in range(start, stop, BLOCK):
         length = min(BLOCK, stop - first)
-        sums[:] = 0.0
+        out = mean[first : first + length]
+        # The first rows begin the sums and the last ones end them: with few updates, a pass more
+        # over the sums would cost as much as reading an update.
         for row in range(0, len(addresses), LANES):
             a, v = block_of(addresses[row], first, length), weights[row]
             b, w = block_of(addresses[row + 1], first, length), weights[row + 1]
             c, x = block_of(addresses[row + 2], first, length), weights[row + 2]
             d, y = block_of(addresses[row + 3], first, length), weights[row + 3]
             e, z = block_of(addresses[row + 4], first, length), weights[row + 4]
-            for i in range(length):
-                sums[i] = sums[i] + v * a[i] + w * b[i] + x * c[i] + y * d[i] + z * e[i]
-        for i in range(length):
-            mean[first + i] = sums[i] / total
-        squares[first // BLOCK] = _sum_of_squares(mean[first : first + length], columns)
+            if row == 0:
+                for i in range(length):
+                    sums[i] = 0.0 + v * a[i] + w * b[i] + x * c[i] + y * d[i] + z * e[i]
+            elif row < last:
+                for i in range(length):
+                    sums[i] = sums[i] + v * a[i] + w * b[i] + x * c[i] + y * d[i] + z * e[i]
+            else:
+                for i in range(length):
+                    whole = sums[i] + v * a[i] + w * b[i] + x * c[i] + y * d[i] + z * e[i]
+                    out[i] = whole / total
+        squares[first // BLOCK] = _sum_of_squares(out, columns)
 
 
 @njit(nogil=True, cache=True, fastmath={"contract"})
