@@ -196,7 +196,7 @@ _LINES = {
     "uploaded": "  update sent, {samples} samples",
     "closed": "  the round is closed",
     "failed": "  failed, {reason}: {detail}",
-    "interrupted": "interrupted, giving the assignment back",
+    "interrupted": "interrupted; what was under way is given back",
 }
 
 

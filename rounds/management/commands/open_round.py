@@ -110,7 +110,7 @@ def shown(line: dict[str, Any], reason: str) -> str:
     words = [f"round {line['number']}", line["state"]]
     if line["version"] is not None:
         words.append(f"version {line['version']}")
-    words.append(f"{line['accepted']} updates")
+    words.append(f"{line['accepted']} update{'' if line['accepted'] == 1 else 's'}")
     words += [f"{name} {line[name]:.4f}" for name in ("accuracy", "loss") if line[name] is not None]
     if line["seconds"] is not None:
         words.append(f"{line['seconds']:.1f} s")
