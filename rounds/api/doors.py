@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from django.conf import settings
 from django.db import close_old_connections
 
 from journal.hub import RESYNC, Hub
@@ -67,11 +68,27 @@ class ParticipantDoors:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             path = scope["path"].removeprefix(scope.get("root_path", ""))
+            exchange = Exchange.of(scope, receive, send)
             for method, pattern, door in ROUTES:
                 if scope["method"] == method and (match := pattern.fullmatch(path)):
-                    exchange = Exchange.of(scope, receive, send)
                     return await _guard(exchange, door(exchange, *match.groups()))
+            if refusal := _too_long_for_django(exchange.headers):
+                return await exchange.problem(refusal)
         return await self._application(scope, receive, send)
+
+
+def _too_long_for_django(headers: dict[str, str]) -> FedserverError | None:
+    """Why Django must not see a request: it writes a whole body to disk before any view runs."""
+    told = headers.get("content-length", "0")
+    if "transfer-encoding" in headers or not (told.isascii() and told.isdigit()):
+        return LengthRequired(f"Expected a Content-Length. Received: {told!r:.40}, or chunks")
+    length = int(told[:18])
+    limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+    if headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        limit += 2 * settings.MAX_MODEL_BYTES  # a model and its evaluation set
+    if length <= limit:
+        return None
+    return TooLarge(f"Expected at most {limit} bytes. Received: {length}", field="body")
 
 
 @dataclass(slots=True)
@@ -128,6 +145,12 @@ class Exchange:
         await self.start(status, headers)
         await self.send({"type": "http.response.body", "body": body})
 
+    async def problem(self, error: FedserverError) -> None:
+        headers = {"content-type": problems.MEDIA_TYPE}
+        if error.status == 401:
+            headers["www-authenticate"] = 'Bearer realm="fedserver"'
+        await self.json(error.status, problems.document(error), headers)
+
 
 async def _guard(exchange: Exchange, work: Awaitable[None]) -> None:
     """Answer every error with its problem document."""
@@ -136,10 +159,7 @@ async def _guard(exchange: Exchange, work: Awaitable[None]) -> None:
     except Disconnected:
         return
     except FedserverError as error:
-        problem, headers = problems.document(error), {"content-type": problems.MEDIA_TYPE}
-        if error.status == 401:
-            headers["www-authenticate"] = 'Bearer realm="fedserver"'
-        await exchange.json(error.status, problem, headers)
+        await exchange.problem(error)
     except Exception:
         logger.exception("A participant's request failed")
         if not exchange.began:

@@ -457,6 +457,27 @@ def test_progress_by_names_that_no_database_takes(knock: Knock) -> None:
         assert expect_problem(response, 400, "invalid")["field"] == "metrics"
 
 
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        ({"Content-Length": str(10**9), "Content-Type": "application/json"}, 413),
+        ({"Content-Length": str(10**12), "Content-Type": "multipart/form-data; boundary=x"}, 413),
+        ({"Transfer-Encoding": "chunked", "Content-Type": "application/json"}, 411),
+    ],
+)
+def test_what_goes_to_django_is_bounded_before_it_is_read(
+    server: str, head: dict[str, str], status: int
+) -> None:
+    """Django writes a whole body to disk before it asks who sends it."""
+    host, port = server.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as line:
+        lines = ["POST /api/v1/enrol HTTP/1.1", f"Host: {host}"]
+        lines += [f"{name}: {value}" for name, value in head.items()]
+        line.sendall("\r\n".join(lines).encode() + b"\r\n\r\n")  # not one byte of the body
+        answer = line.recv(65536)
+    assert answer.startswith(f"HTTP/1.1 {status}".encode())
+
+
 CHECK_INS: dict[str, tuple[bytes, str]] = {
     "no JSON": (b"{", "body"),
     "a list": (b"[]", "body"),
