@@ -223,6 +223,11 @@ def _come_first(round_id: int, participant: Participant) -> None:
             _start_training(round_, journal)
 
 
+def _fewest(run: Run) -> int:
+    """The fewest to train with: fewer than the quorum would train for nothing."""
+    return max(run.cohort_min, run.quorum)
+
+
 def _room(run: Run) -> int:
     return math.ceil((run.cohort_goal or 0) * run.over_selection)
 
@@ -250,11 +255,11 @@ def _enough_are_there(round_: Round) -> bool:
     run = round_.run
     wanted = selection.wanted(
         run.selection,
-        eligible=max(_eligible(run).count(), run.cohort_min),
+        eligible=max(_eligible(run).count(), _fewest(run)),
         goal=run.cohort_goal,
         fraction=run.fraction,
     )
-    return _there(round_).count() >= max(wanted, run.cohort_min)
+    return _there(round_).count() >= max(wanted, _fewest(run))
 
 
 def _select(round_id: int) -> bool:
@@ -270,7 +275,7 @@ def _select(round_id: int) -> bool:
             goal=run.cohort_goal,
             fraction=run.fraction,
             over_selection=run.over_selection,
-            minimum=run.cohort_min,
+            minimum=_fewest(run),
             seed=round_.seed,
         )
         _invite(round_, chosen, journal)
@@ -328,7 +333,7 @@ def _finish_selecting(round_: Round) -> bool:
         if _enough_are_there(round_):
             return _select(round_.pk)
         there = _there(round_).count()
-        if late and there >= run.cohort_min:
+        if late and there >= _fewest(run):
             return _select(round_.pk)
     if not late:
         return False
@@ -336,13 +341,13 @@ def _finish_selecting(round_: Round) -> bool:
         round_ = lock_round(round_.pk)
         if round_.phase != Phase.SELECTING:
             return False
-        if there >= run.cohort_min:
+        if there >= _fewest(run):
             return _start_training(round_, journal)
         return _fail_round(
             round_,
             journal,
             "not_enough_participants",
-            f"Only {there} of at least {run.cohort_min} participants checked in within "
+            f"Only {there} of at least {_fewest(run)} participants checked in within "
             f"{run.selecting_seconds} s.",
         )
 

@@ -226,6 +226,18 @@ def test_a_round_without_enough_participants_fails_and_is_tried_again_later(
     assert "2 rounds failed in a row" in run.reason
 
 
+def test_a_round_does_not_train_with_fewer_than_its_quorum(
+    tiny_model: Model, enrolled: Enrol
+) -> None:
+    everyone = [enrolled(name) for name in ("charlie", "dora")]
+    round_ = started(tiny_model, cohort_min=1, quorum=3)
+    all_check_in(*everyone)
+    assert carry(round_).phase == "selecting"  # a third may enrol yet
+    everyone.append(enrolled("emil"))
+    all_check_in(*everyone)
+    assert carry(round_).phase == "training"
+
+
 def test_back_off_doubles_with_each_failure(tiny_model: Model) -> None:
     round_ = started(tiny_model, retries=5, retry_seconds=10)
     pauses = []
