@@ -152,6 +152,7 @@ class Participation:
         self.summary = Summary()
         self.assignment: Assignment | None = None
         self.failures_in_a_row = 0
+        self._greeted = False
 
     def run(self) -> Summary:
         """Take part until told otherwise."""
@@ -179,9 +180,12 @@ class Participation:
 
     def _step(self) -> None:
         """Check in, and do what is asked."""
+        greeting = not self._greeted
         try:
             answer, waited = self._check_in()
-            if isinstance(answer, Wait):
+            if isinstance(answer, Wait) and greeting:
+                self._tell("waiting", reason=answer.reason, detail=answer.detail, seconds=0.0)
+            elif isinstance(answer, Wait):
                 self._come_back(answer, waited)
             else:
                 self._exchange(answer)
@@ -194,7 +198,9 @@ class Participation:
         asked, left = time.monotonic(), self._seconds_left()
         try:
             answer = self.participant.check_in(
-                wait=max(0.0, min(self.wait, left)),
+                # The first time we ask for an answer at once: people want to see that the server
+                # is there. From then on it may hold the answer until there is something to do.
+                wait=max(0.0, min(self.wait, left)) if self._greeted else 0.0,
                 model=self.model,
                 patience=left if math.isfinite(left) else None,
             )
@@ -202,6 +208,7 @@ class Participation:
             if type(error) is not ServerUnreachable or not math.isfinite(left):
                 raise
             answer = Wait(left, "offline", str(error))
+        self._greeted = True
         return answer, time.monotonic() - asked
 
     def _come_back(self, answer: Wait, waited: float) -> None:

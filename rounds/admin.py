@@ -321,7 +321,7 @@ class RunAdmin(MakingAdmin):
     """Federated trainings: created by a form, led by actions."""
 
     add_form = NewRunForm
-    list_display = ("name", "model", "state", "progress", "reason", "created_by", "created_at")
+    list_display = ("id", "name", "model", "state", "progress", "reason", "created_at")
     list_filter = ("state", ("model__slug", ByModel), "strategy")
     search_fields = ("name", "model__slug", "created_by__username")
     date_hierarchy = "created_at"

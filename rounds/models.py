@@ -262,7 +262,7 @@ class Assignment(models.Model):
     state = models.CharField(max_length=11, choices=State, default=State.INVITED)
     code = models.CharField(max_length=64, blank=True, help_text="why it ended so, for programs")
     reason = models.TextField(blank=True, help_text="why it ended so, for people")
-    detail = models.TextField(blank=True, help_text="the participant's traceback")
+    detail = models.TextField(blank=True, help_text="what the participant told of it")
     refusals = models.PositiveIntegerField(default=0, help_text="uploads that were not valid")
     seed = models.BigIntegerField(default=0)
     activity = models.CharField(max_length=11, choices=Activity, blank=True)

@@ -50,7 +50,9 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response | N
         The problem document; None for a mistake of ours, which then is a 500 and is logged.
     """
     if isinstance(error, FedserverError):
-        return _render(document(error), error.status)
+        again = error.extra.get("retry_after")
+        headers = {} if again is None else {"Retry-After": str(again)}
+        return _render(document(error), error.status, headers)
     if isinstance(error, Http404):
         error = exceptions.NotFound()
     elif isinstance(error, PermissionDenied):

@@ -53,7 +53,10 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("reason", models.TextField(blank=True, help_text="why it ended so, for people")),
-                ("detail", models.TextField(blank=True, help_text="the participant's traceback")),
+                (
+                    "detail",
+                    models.TextField(blank=True, help_text="what the participant told of it"),
+                ),
                 (
                     "refusals",
                     models.PositiveIntegerField(default=0, help_text="uploads that were not valid"),
