@@ -1,8 +1,12 @@
 """How the API knows a person: a personal token, or the session of the admin and dashboard."""
 
 from datetime import timedelta
+from importlib import import_module
 from typing import Any
 
+from django.conf import settings
+from django.contrib.auth import SESSION_KEY
+from django.db.models import Q
 from django.utils import timezone
 from rest_framework import authentication, exceptions
 from rest_framework.request import Request
@@ -35,6 +39,18 @@ class PersonalTokenAuthentication(authentication.BaseAuthentication):
 
     def authenticate_header(self, request: Request) -> str:
         return 'Bearer realm="fedserver"'
+
+
+def is_signed_in(secret: str, session_key: str) -> bool:
+    """Whether a personal token or a session belongs to somebody.
+
+    It is asked before a large body is read; who it is and what they may do, the view asks again.
+    """
+    if secret:
+        tokens = PersonalToken.objects.filter(digest=digest(secret), user__is_active=True)
+        return tokens.filter(Q(expires_at=None) | Q(expires_at__gt=timezone.now())).exists()
+    store = import_module(settings.SESSION_ENGINE).SessionStore(session_key or None)
+    return SESSION_KEY in store
 
 
 class SessionAuthentication(authentication.SessionAuthentication):

@@ -8,6 +8,7 @@ docs/settings.md explains them. With none set this is one machine: SQLite, an em
 import os
 import secrets
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -32,17 +33,24 @@ def _secret_key() -> str:
     path = FEDSERVER_HOME / "secret_key"
     try:
         FEDSERVER_HOME.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if path.exists():
-            return path.read_text()
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(key := secrets.token_urlsafe(64))
+        if not path.exists():
+            _write_once(path, secrets.token_urlsafe(64))
+        return path.read_text()
     except OSError as error:
         raise ImproperlyConfigured(
             f"Expected a folder of ours to keep the server's data in (FEDSERVER_HOME)."
             f" Received: {FEDSERVER_HOME}, {error.strerror}"
         ) from error
-    return key
+
+
+def _write_once(path: Path, text: str) -> None:
+    """A private file, whole from its first moment on; of several writers the first one wins."""
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+    with suppress(FileExistsError):
+        os.link(draft, path)
+    draft.unlink()
 
 
 # --- Safety ---------------------------------------------------------------------------------
@@ -171,7 +179,7 @@ CELERY_ACCEPT_CONTENT = ["json"]
 CELERY_TASK_ACKS_LATE = True  # with the next line: no worker takes more than it can do at once
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
-CELERY_TASK_TIME_LIMIT = env.int("FEDSERVER_TASK_SECONDS", default=3600)
+TASK_SECONDS = CELERY_TASK_TIME_LIMIT = env.int("FEDSERVER_TASK_SECONDS", default=3600)
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None
 CELERY_BROKER_TRANSPORT_OPTIONS = {

@@ -38,7 +38,7 @@ class LiveConsumer(AsyncWebsocketConsumer):
         """A page says what it shows; saying it again begins anew."""
         try:
             after, subjects = _parse(text_data or "")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             await self.close(BAD_REQUEST, str(error)[:100])
             return
         self._stop()
@@ -84,7 +84,7 @@ def _parse(text: str) -> tuple[int, dict[str, int]]:
     known = {"after", *events.SUBJECTS}
     if not isinstance(asked, dict) or asked.keys() - known:
         raise ValueError(f"Expected an object with some of {sorted(known)}. Received: {text}")
-    if any(type(value) is not int or value < 0 for value in asked.values()):
+    if any(type(value) is not int or not 0 <= value < 2**63 for value in asked.values()):
         raise ValueError(f"Expected ids. Received: {text}")
     return asked.pop("after", 0), asked
 

@@ -10,7 +10,8 @@ FedserverError                     (models_app.errors, the root of the house)
 ├── Conflict                       409
 │   ├── RoundClosed · UpdateConflict · IllegalMove · ModelBusy
 ├── UploadRefused
-│   ├── BodySilent 408 · LengthRequired 411 · TooLarge 413 · UnsupportedBody 415 · UpdateInvalid 422
+│   ├── BodySilent 408 · LengthRequired 411 · TooLarge 413 · UnsupportedBody 415
+│   └── UpdateInvalid 422 · NoSpace 503
 └── RulesInvalid                   400   a run's setting that makes no sense
 """
 
@@ -87,6 +88,10 @@ class ModelBusy(Conflict):
 
 class UploadRefused(FedserverError):
     status, code, title = 400, "upload_refused", "Upload refused"
+
+
+class NoSpace(UploadRefused):
+    status, code, title = 503, "no_space", "The server's disk is almost full"
 
 
 class BodySilent(UploadRefused):

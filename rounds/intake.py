@@ -12,6 +12,7 @@ may send a good one. After `MAX_REFUSALS` bad ones it is rejected.
 import hashlib
 import logging
 import os
+import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +25,13 @@ from client_sdk import wire
 from journal import events
 from models_app import blobs
 from rounds import clock, enrolment, lifecycle
-from rounds.errors import TooLarge, UpdateConflict, UpdateInvalid
+from rounds.errors import NoSpace, TooLarge, UpdateConflict, UpdateInvalid
 from rounds.models import Assignment, Participant, Round, Update
 
 logger = logging.getLogger(__name__)
 
 MAX_REFUSALS = 5
+RESERVE = 256 * 2**20  # bytes of disk that uploads leave to the database and the logs
 
 _flushing = ThreadPoolExecutor(8, thread_name_prefix="intake-flush")
 
@@ -65,6 +67,7 @@ def admit(
         UpdateInvalid: The manifest is malformed, or speaks of something else than this.
         UpdateConflict: The assignment has another update already.
         RoundClosed: The round takes no more updates.
+        NoSpace: The disk has no room for it now.
     """
     mine = lifecycle.own_assignment(participant, assignment_id)
     specs = mine.round.run.model.federated
@@ -83,7 +86,18 @@ def admit(
     receipt = _receipt_if_here(mine, told)
     if receipt is None and not _is_open(mine):
         raise lifecycle.closed(mine)
+    if receipt is None:
+        _expect_room(length)
     return Admission(participant, mine, told, signed, signature, receipt)
+
+
+def _expect_room(length: int) -> None:
+    free = shutil.disk_usage(settings.FEDSERVER_HOME).free
+    if free < length + RESERVE:
+        raise NoSpace(
+            f"Expected room for {length} bytes and {RESERVE} more. Received: {free} bytes free",
+            retry_after=60,
+        )
 
 
 def _compare(told: wire.UpdateManifest, mine: Assignment, length: int) -> None:
@@ -195,7 +209,8 @@ def settle(admission: Admission, landing: Landing) -> dict[str, Any]:
         raise refuse(mine, invalid(error)) from error
     except UpdateInvalid as error:
         raise refuse(mine, error) from error
-    flushed.result()
+    finally:
+        flushed.result()  # nobody closes a file that is being flushed
     blob = blobs.put_file(landing.path, sha256=landing.digest)
     with events.transaction() as journal:
         # The lock that closing takes too: an update is counted whole or refused.

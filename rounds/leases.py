@@ -31,7 +31,7 @@ def free() -> Q:
 
 @contextmanager
 def hold(round_id: int, phase: str) -> Iterator[str | None]:
-    """Hold a round in a phase.
+    """Hold a round in a phase, until its deadline at the longest.
 
     An error in the block is noted in the round as its reason, and the lease is given back, so
     that others may try.
@@ -71,7 +71,8 @@ def _renew(round_id: int, token: str, stop: threading.Event) -> None:
     try:
         while not stop.wait(settings.LEASE_SECONDS / 3):
             expires = clock.now() + timedelta(seconds=settings.LEASE_SECONDS)
-            Round.objects.filter(pk=round_id, lease=token).update(lease_expires_at=expires)
+            in_time = Q(deadline=None) | Q(deadline__gt=clock.now())
+            Round.objects.filter(in_time, pk=round_id, lease=token).update(lease_expires_at=expires)
     except Exception:
         # Without renewal the lease runs out, and another worker takes over: that is the design.
         logger.exception("Round %d: the lease was not renewed", round_id)

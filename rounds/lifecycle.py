@@ -29,6 +29,7 @@ from datetime import timedelta
 from typing import Any
 
 import numpy as np
+from django.conf import settings
 from django.db import IntegrityError
 from django.db.models import Max, Q, QuerySet
 
@@ -573,7 +574,7 @@ def close_round(round_id: int, *, actor: str = "", reason: str = "") -> bool:
             journal,
             actor=actor,
             reason=reason,
-            changes={"aggregating_at": now, "deadline": None},
+            changes={"aggregating_at": now, "deadline": now + _work_time()},
             accepted=accepted,
         )
 
@@ -631,6 +632,10 @@ def _dismiss_late(round_: Round, journal: Journal) -> None:
     )
 
 
+def _work_time() -> timedelta:
+    return timedelta(seconds=settings.TASK_SECONDS)
+
+
 # --- Aggregating ------------------------------------------------------------------------------
 
 
@@ -668,6 +673,7 @@ def aggregate(round_id: int) -> bool:
                 changes={
                     "version": candidate,
                     "evaluating_at": now,
+                    "deadline": now + _work_time(),
                     "diagnostics": diagnostics,
                     **NO_LEASE,
                 },
@@ -807,7 +813,8 @@ def _publish(round_id: int, lease: str, before: dict[str, Any], measured: dict[s
         version, run = round_.version, round_.run
         if round_.phase != Phase.EVALUATING or round_.lease != lease or version is None:
             return False
-        registry.record_metrics(version, measured)
+        if measured:
+            registry.record_metrics(version, measured)
         if refusal := gate(run.gate_metric, run.gate_tolerance, before, measured):
             return _fail_round(round_, journal, "gate", refusal)
         try:
@@ -821,7 +828,7 @@ def _publish(round_id: int, lease: str, before: dict[str, Any], measured: dict[s
             round_,
             Phase.PUBLISHED,
             journal,
-            changes={"ended_at": now, **NO_LEASE},
+            changes={"ended_at": now, "deadline": None, "reason": "", **NO_LEASE},
             metrics=measured,
             seconds=(now - round_.opened_at).total_seconds(),
         )
@@ -934,6 +941,19 @@ def _give_up_if_hopeless(round_id: int) -> bool:
         return _fail_round(round_, journal, f"{round_.phase}_failed", reason)
 
 
+def _time_out(round_id: int) -> bool:
+    """Fail a round that no worker has finished in time. A lease is not renewed so late."""
+    with events.transaction() as journal:
+        round_ = lock_round(round_id)
+        working = round_.phase in (Phase.AGGREGATING, Phase.EVALUATING) and _is_past(round_)
+        if not working or not Round.objects.filter(leases.free(), pk=round_id).exists():
+            return False
+        kind = "that evaluates " if needs_keras(round_id) else ""
+        why = round_.reason or f"no worker {kind}came to an end; does one run?"
+        reason = f"{round_.phase} took more than {settings.TASK_SECONDS} s: {why}"
+        return _fail_round(round_, journal, f"{round_.phase}_timed_out", reason)
+
+
 def _end_assignments(round_: Round, journal: Journal, code: str, reason: str) -> None:
     ended: dict[str, Any] = {"code": code, "reason": reason}
     move_assignments(
@@ -1028,6 +1048,8 @@ def step(round_id: int) -> bool:
         return _finish_selecting(round_)
     if round_.phase == Phase.TRAINING:
         return _finish_training(round_)
+    if _is_past(round_):
+        return _time_out(round_id)
     if round_.phase == Phase.AGGREGATING:
         return aggregate(round_id)
     if round_.phase == Phase.EVALUATING and not needs_keras(round_id):

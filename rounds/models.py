@@ -190,7 +190,7 @@ class Round(models.Model):
     seed = models.BigIntegerField(default=0)
     target = models.PositiveIntegerField(null=True, help_text="updates that end the training")
     quorum = models.PositiveIntegerField()
-    deadline = models.DateTimeField(null=True, help_text="when the waiting phase ends")
+    deadline = models.DateTimeField(null=True, help_text="when the phase ends, one way or another")
     lease = models.CharField(max_length=32, blank=True, help_text="the worker that holds it")
     lease_expires_at = models.DateTimeField(null=True)
     attempts = models.PositiveIntegerField(default=0, help_text="leases taken in this phase")

@@ -101,6 +101,8 @@ def check(run: Run) -> None:
     if run.selection not in Run.Selection.values:
         raise _invalid("selection", f"one of {Run.Selection.values}", run.selection)
     _check_counts(run)
+    if run.until_value is not None:
+        _number("until_value", run.until_value, -1e30, 1e30)
     if bool(run.until_metric) != (run.until_value is not None):
         raise _invalid("until_value", "a value exactly when until_metric is set", run.until_value)
 

@@ -36,11 +36,18 @@ def measure_base(round_id: int) -> None:
 
 
 @shared_task
+def advance(run_id: int) -> None:
+    """Open a run's next round, when its time has come."""
+    if lifecycle.advance(run_id):
+        ring_run(run_id)
+
+
+@shared_task
 def sweep() -> None:
     """The beat: look after whatever is due, however its message was lost."""
     rounds, runs = lifecycle.due()
     for run_id in runs:
-        lifecycle.advance(run_id)
+        advance.apply_async((run_id,), expires=10)
     for round_id in rounds:
         step.apply_async((round_id,), expires=10)
 

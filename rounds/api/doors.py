@@ -13,12 +13,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from http.cookies import SimpleCookie
 from pathlib import Path
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 from django.conf import settings
 from django.db import close_old_connections
 
+from accounts.authentication import is_signed_in
 from journal.hub import RESYNC, Hub
 from models_app import blobs
 from models_app.errors import FedserverError
@@ -28,10 +31,12 @@ from rounds.errors import (
     BlobNotFound,
     BodySilent,
     LengthRequired,
+    NotAuthenticated,
     RulesInvalid,
     TooLarge,
     UnsupportedBody,
 )
+from rounds.models import Participant
 
 logger = logging.getLogger(__name__)
 
@@ -44,11 +49,13 @@ MAX_WAIT = 25.0  # seconds; proxies commonly cut a silent connection at 30 or 60
 CHECK_IN_BYTES = 16_384
 SILENCE = 60.0  # seconds without a byte of the body; who is gone without a word must not stay
 CHUNK = 1 << 20
+UPLOADS_AT_ONCE = 2  # of one assignment: one that hangs, and the one that is to replace it
 BODY_TYPES = ("application/octet-stream", "application/vnd.safetensors")
 
 # Each thread keeps its database connection, so a request costs its queries and nothing more.
 _rows = ThreadPoolExecutor(8, thread_name_prefix="door-rows")
 _files = ThreadPoolExecutor(8, thread_name_prefix="door-files")
+_places: WeakValueDictionary[int, asyncio.Semaphore] = WeakValueDictionary()
 
 
 class Disconnected(Exception):
@@ -72,23 +79,27 @@ class ParticipantDoors:
             for method, pattern, door in ROUTES:
                 if scope["method"] == method and (match := pattern.fullmatch(path)):
                     return await _guard(exchange, door(exchange, *match.groups()))
-            if refusal := _too_long_for_django(exchange.headers):
+            if refusal := await _not_for_django(exchange):
                 return await exchange.problem(refusal)
         return await self._application(scope, receive, send)
 
 
-def _too_long_for_django(headers: dict[str, str]) -> FedserverError | None:
+async def _not_for_django(exchange: "Exchange") -> FedserverError | None:
     """Why Django must not see a request: it writes a whole body to disk before any view runs."""
+    headers = exchange.headers
     told = headers.get("content-length", "0")
     if "transfer-encoding" in headers or not (told.isascii() and told.isdigit()):
         return LengthRequired(f"Expected a Content-Length. Received: {told!r:.40}, or chunks")
-    length = int(told[:18])
-    limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
-    if headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        limit += 2 * settings.MAX_MODEL_BYTES  # a model and its evaluation set
-    if length <= limit:
-        return None
-    return TooLarge(f"Expected at most {limit} bytes. Received: {length}", field="body")
+    length, small = int(told[:18]), settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+    is_form = headers.get("content-type", "").lower().startswith("multipart/form-data")
+    limit = small + 2 * settings.MAX_MODEL_BYTES if is_form else small  # a model and its examples
+    if length > limit:
+        return TooLarge(f"Expected at most {limit} bytes. Received: {length}", field="body")
+    cookie = SimpleCookie(headers.get("cookie", "")).get(settings.SESSION_COOKIE_NAME)
+    session = cookie.value if cookie else ""
+    if length > small and not await _row(is_signed_in, exchange.token, session):
+        return NotAuthenticated("Expected a sign-in before a large body. Received: none")
+    return None
 
 
 @dataclass(slots=True)
@@ -146,9 +157,7 @@ class Exchange:
         await self.send({"type": "http.response.body", "body": body})
 
     async def problem(self, error: FedserverError) -> None:
-        headers = {"content-type": problems.MEDIA_TYPE}
-        if error.status == 401:
-            headers["www-authenticate"] = 'Bearer realm="fedserver"'
+        headers = {"content-type": problems.MEDIA_TYPE} | problems.headers(error)
         await self.json(error.status, problems.document(error), headers)
 
 
@@ -300,10 +309,18 @@ async def upload(exchange: Exchange, assignment: str) -> None:
     """`PUT /api/v1/assignments/{id}/update`: to disk as it comes, in bounded memory."""
     participant = await _row(enrolment.authenticate, exchange.token)
     length = _declared_length(exchange.headers)
+    place = _places.setdefault(int(assignment), asyncio.Semaphore(UPLOADS_AT_ONCE))
+    async with place:
+        await _receive(exchange, participant, int(assignment), length)
+
+
+async def _receive(
+    exchange: Exchange, participant: Participant, assignment: int, length: int
+) -> None:
     admission = await _row(
         lambda: intake.admit(
             participant,
-            int(assignment),
+            assignment,
             length=length,
             manifest=exchange.headers.get("fedserver-manifest", ""),
             signature=exchange.headers.get("fedserver-signature", ""),

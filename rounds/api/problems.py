@@ -39,6 +39,13 @@ def document(error: FedserverError) -> dict[str, Any]:
     return problem | error.extra
 
 
+def headers(error: FedserverError) -> dict[str, str]:
+    """The headers that go with the problem document of one of the house's errors."""
+    found = {"WWW-Authenticate": 'Bearer realm="fedserver"'} if error.status == 401 else {}
+    again = error.extra.get("retry_after")
+    return found if again is None else found | {"Retry-After": str(again)}
+
+
 def exception_handler(error: Exception, context: dict[str, Any]) -> Response | None:
     """What REST framework calls for every error of a view.
 
@@ -50,9 +57,7 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response | N
         The problem document; None for a mistake of ours, which then is a 500 and is logged.
     """
     if isinstance(error, FedserverError):
-        again = error.extra.get("retry_after")
-        headers = {} if again is None else {"Retry-After": str(again)}
-        return _render(document(error), error.status, headers)
+        return _render(document(error), error.status, headers(error))
     if isinstance(error, Http404):
         error = exceptions.NotFound()
     elif isinstance(error, PermissionDenied):

@@ -305,7 +305,9 @@ class Migration(migrations.Migration):
                 ("quorum", models.PositiveIntegerField()),
                 (
                     "deadline",
-                    models.DateTimeField(help_text="when the waiting phase ends", null=True),
+                    models.DateTimeField(
+                        help_text="when the phase ends, one way or another", null=True
+                    ),
                 ),
                 (
                     "lease",

@@ -22,7 +22,7 @@ from client_sdk import wire
 from journal.models import Event
 from models_app import blobs
 from models_app.models import Model
-from rounds import clock, enrolment, lifecycle
+from rounds import clock, enrolment, intake, lifecycle
 from rounds.api import doors
 from rounds.models import Assignment, ParticipantToken, Round, Update
 from tests.rounds.conftest import Enrolled
@@ -362,6 +362,46 @@ def test_an_expired_and_a_revoked_token(knock: Knock) -> None:
     assert not Update.objects.exists()
 
 
+def test_a_full_disk_asks_to_come_again(knock: Knock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "RESERVE", 2**62)
+    response = knock.put(knock.good)
+    expect_problem(response, 503, "no_space")
+    assert response.headers["retry-after"] == "60"
+    nothing_was_written(knock)
+    monkeypatch.undo()
+    assert knock.put(knock.good).status_code == 200
+
+
+def test_two_uploads_that_hang_do_not_let_a_third_one_begin(knock: Knock) -> None:
+    body = knock.good
+    head = knock.headers(body) | {"Content-Length": str(len(body))}
+    url = knock.http.base_url
+    lines = [f"PUT {knock.path} HTTP/1.1", f"Host: {url.host}"]
+    lines += [f"{name}: {value}" for name, value in head.items()]
+    opening = "\r\n".join(lines).encode() + b"\r\n\r\n" + body[:100]
+    hanging = [socket.create_connection((url.host, url.port or 80), timeout=10) for _ in range(2)]
+    for line in hanging:
+        line.sendall(opening)
+    time.sleep(0.5)
+    with pytest.raises(httpx.ReadTimeout):
+        knock.http.put(knock.path, content=body, headers=knock.headers(body), timeout=0.5)
+    assert len(list((settings.FEDSERVER_HOME / "spool").iterdir())) == 2
+    for line in hanging:
+        line.close()
+    assert knock.put(body).status_code == 200
+
+
+def test_a_large_form_of_somebody_who_has_not_signed_in_is_not_read(knock: Knock) -> None:
+    head = {"Content-Type": "multipart/form-data; boundary=x", "Content-Length": str(10**8)}
+    path = "/api/v1/models"
+    answer = talk(knock, head, b"", path=path, method="POST")
+    assert answer.startswith(b"HTTP/1.1 401")
+    for token in ("garbage", knock.charlie.token):  # participants upload no models
+        bearer = head | {"Authorization": f"Bearer {token}"}
+        answer = talk(knock, bearer, b"", path=path, method="POST")
+        assert answer.startswith(b"HTTP/1.1 401")
+
+
 def test_a_second_different_update_is_a_conflict(knock: Knock) -> None:
     assert knock.put(knock.good).status_code == 200
     expect_problem(knock.put(update_bytes(knock.model, 2.0)), 409, "update_conflict")
@@ -389,10 +429,18 @@ def test_after_five_bad_uploads_the_assignment_is_rejected_with_the_reason(knock
 # --- Lies about length, told over a bare socket ---------------------------------------------------
 
 
-def talk(knock: Knock, head: dict[str, str], body: bytes, *, hang_up: bool = False) -> bytes:
+def talk(
+    knock: Knock,
+    head: dict[str, str],
+    body: bytes,
+    *,
+    hang_up: bool = False,
+    path: str = "",
+    method: str = "PUT",
+) -> bytes:
     url = knock.http.base_url
     with socket.create_connection((url.host, url.port or 80), timeout=10) as line:
-        lines = [f"PUT {knock.path} HTTP/1.1", f"Host: {url.host}"]
+        lines = [f"{method} {path or knock.path} HTTP/1.1", f"Host: {url.host}"]
         lines += [f"{name}: {value}" for name, value in head.items()]
         line.sendall("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
         if hang_up:

@@ -604,6 +604,39 @@ def test_a_round_whose_workers_all_die_fails_in_the_end(
     assert "tried 5 times: OSError: the disk is gone" in round_.reason
 
 
+def test_a_round_that_no_worker_evaluates_fails_in_the_end(
+    tiny_model: Model, enrolled: Enrol
+) -> None:
+    """Its model has an evaluation set, and no worker with Keras runs."""
+    Model.objects.filter(pk=tiny_model.pk).update(evaluation_set="0" * 64)
+    round_ = started(tiny_model)
+    everyone_uploads(enrolled("charlie"), enrolled("dora"))
+    assert carry(round_).phase == "evaluating"
+    assert lifecycle.needs_keras(round_.pk)
+    let_the_deadline_pass(round_)
+    carry(round_)
+    assert (round_.phase, round_.code) == ("failed", "evaluating_timed_out")
+    assert "does one run?" in round_.reason
+    assert ModelVersion.objects.get(number=2).stage == "rejected"
+
+
+def test_a_lease_is_not_renewed_past_the_deadline_and_a_hung_worker_is_given_up(
+    tiny_model: Model, enrolled: Enrol, settings: Any
+) -> None:
+    round_ = started(tiny_model)
+    everyone_uploads(enrolled("charlie"), enrolled("dora"))
+    lifecycle.step(round_.pk)
+    with leases.hold(round_.pk, "aggregating") as lease:
+        assert lease is not None
+        let_the_deadline_pass(round_)
+        assert not lifecycle.step(round_.pk)  # still held
+        Round.objects.filter(pk=round_.pk).update(
+            lease_expires_at=clock.now() - timedelta(seconds=1)
+        )
+        carry(round_)
+    assert (round_.phase, round_.code) == ("failed", "aggregating_timed_out")
+
+
 def test_a_step_is_harmless_when_it_comes_twice(tiny_model: Model, enrolled: Enrol) -> None:
     everyone = enrolled("charlie"), enrolled("dora")
     round_ = started(tiny_model, rounds_planned=1)
