@@ -243,7 +243,7 @@ def test_json_and_safetensors_are_the_second_way_in(
 
 
 def test_a_way_in_has_all_its_files() -> None:
-    with pytest.raises(PackageRefused, match=r"Received: \['weights'\]"):
+    with pytest.raises(PackageRefused, match="Received: weights"):
         with packages.open_package(weights=Path("w.safetensors")):
             pass
 
