@@ -285,16 +285,17 @@ def _select(round_id: int) -> bool:
 
 def _invite(round_: Round, participants: Sequence[int], journal: Journal) -> None:
     now = clock.now()
+    names = dict(Participant.objects.filter(pk__in=participants).values_list("pk", "name"))
+    # By name and not by id: who enrolled first must not change what a run with a seed gives.
     invited = Assignment.objects.bulk_create(
         Assignment(
             round=round_,
             participant_id=one,
-            seed=selection.derive_seed(round_.seed, one),
+            seed=selection.derive_seed(round_.seed, names[one]),
             invited_at=now,
         )
         for one in participants
     )
-    names = dict(Participant.objects.filter(pk__in=participants).values_list("pk", "name"))
     for one in invited:
         journal.record(
             "assignment.invited", **subjects(one, round_), name=names[one.participant_id]

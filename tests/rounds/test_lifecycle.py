@@ -492,6 +492,24 @@ def test_a_cancelled_round_gives_way_to_the_next(tiny_model: Model, enrolled: En
         lifecycle.cancel_round(round_.pk, actor="bob")
 
 
+def test_a_participants_seed_does_not_depend_on_who_enrolled_first(
+    tiny_model: Model, enrolled: Enrol
+) -> None:
+    def seeds(*everyone: Enrolled) -> dict[str, int]:
+        round_ = started(tiny_model, seed=7)
+        all_check_in(*everyone)
+        found = dict(round_.assignments.values_list("participant__name", "seed"))
+        lifecycle.stop_run(round_.run_id)
+        for one in everyone:
+            enrolment.revoke(one.participant)
+        return found
+
+    first = seeds(enrolled("charlie"), enrolled("dora"))
+    again = seeds(enrolled("dora"), enrolled("charlie"))
+    assert first == again
+    assert first["charlie"] != first["dora"]
+
+
 def test_one_model_has_one_active_run(tiny_model: Model) -> None:
     started(tiny_model)
     other = lifecycle.create_run(tiny_model)
