@@ -7,7 +7,6 @@ Codes, challenges and tokens are random and only their digests are kept. A parti
 Ed25519 key: a code admits a key once, and a token is given for a challenge signed by that key.
 """
 
-import hashlib
 import secrets
 from datetime import datetime, timedelta
 from typing import Any
@@ -20,6 +19,7 @@ from django.core import signing
 from django.db import IntegrityError
 from django.db.models import F
 
+from accounts.models import digest
 from client_sdk import wire
 from journal import events
 from models_app.models import Model
@@ -43,10 +43,6 @@ _CHALLENGE_SALT = "fedserver.challenge"
 NAME_LIMIT = 100
 # Of the model that a participant is bound to: megabytes, which each of its requests would read.
 _HEAVY = tuple(f"participant__model__{name}" for name in ("architecture", "weights_manifest"))
-
-
-def _digest(secret: str) -> str:
-    return hashlib.sha256(secret.encode()).hexdigest()
 
 
 # --- Join codes -------------------------------------------------------------------------------
@@ -86,7 +82,7 @@ def make_join_code(
     with events.transaction() as journal:
         code = JoinCode.objects.create(
             label=label,
-            digest=_digest(secret),
+            digest=digest(secret),
             model=model,
             max_uses=max_uses,
             expires_at=expires_at,
@@ -150,7 +146,7 @@ def enrol(
     )
     with events.transaction() as journal:
         codes = JoinCode.objects.select_for_update(no_key=True)
-        found = codes.filter(digest=_digest(code)).first()
+        found = codes.filter(digest=digest(code)).first()
         if found is None:
             raise refusal
         if mine := Participant.objects.filter(public_key=public_key, join_code=found).first():
@@ -234,8 +230,8 @@ def issue_token(uuid: UUID, challenge: str, signature: str) -> tuple[str, int]:
     try:
         ParticipantToken.objects.create(
             participant=participant,
-            digest=_digest(secret),
-            challenge=_digest(challenge),
+            digest=digest(secret),
+            challenge=digest(challenge),
             expires_at=clock.now() + timedelta(seconds=settings.TOKEN_SECONDS),
         )
     except IntegrityError as error:
@@ -255,7 +251,7 @@ def authenticate(token: str) -> Participant:
         raise NotAuthenticated("Expected `Authorization: Bearer <token>`. Received: no token")
     tokens = ParticipantToken.objects.select_related("participant__model")
     try:
-        found = tokens.defer(*_HEAVY).get(digest=_digest(token))
+        found = tokens.defer(*_HEAVY).get(digest=digest(token))
     except ParticipantToken.DoesNotExist:
         raise TokenInvalid("Expected a token of this server. Received: an unknown one") from None
     _expect_active(found.participant)

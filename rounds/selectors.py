@@ -108,11 +108,6 @@ def round_line(one: Any) -> dict[str, Any]:
     }
 
 
-def active_rounds() -> QuerySet[Round]:
-    """Rounds that are neither published nor failed nor cancelled, oldest first."""
-    return rounds().filter(phase__in=Round.ACTIVE).order_by("id")
-
-
 def active_round_ids(run_id: int) -> list[int]:
     """Ids of a run's active rounds, of which there is one at most: whom to ring for."""
     active = Round.objects.filter(run=run_id, phase__in=Round.ACTIVE)
