@@ -2,6 +2,7 @@
 # make demo          a whole federated training on this machine; ARGS="--participants 8 --exit"
 # make up            the server, until Ctrl-C; ARGS="--port 9000"
 # make test          what a change has to pass
+# make vendor        fetches the browser libraries again; ARGS=--accept takes what has come
 # make lock          locks what pyproject.toml asks for; ARGS=--upgrade takes the newest versions
 # make clean         removes what these made, .venv and var (the server's data) among them
 
@@ -15,7 +16,7 @@ LOCK := requirements/locked.txt
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := install
-.PHONY: install demo up test lint types checks test-sqlite test-postgresql format lock clean
+.PHONY: install demo up test lint types checks test-sqlite test-postgresql format vendor lock clean
 
 install: $(INSTALLED)
 
@@ -59,6 +60,9 @@ test-postgresql: install
 format: install
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+vendor:
+	@sh requirements/vendor.sh $(ARGS)
 
 lock: install
 	$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 \
