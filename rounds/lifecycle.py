@@ -230,7 +230,7 @@ def _fewest(run: Run) -> int:
 
 
 def _room(run: Run) -> int:
-    return math.ceil((run.cohort_goal or 0) * run.over_selection)
+    return selection.room(run.cohort_goal, run.over_selection)
 
 
 def _be_there(round_: Round, participant: Participant) -> None:
@@ -305,10 +305,14 @@ def _invite(round_: Round, participants: Sequence[int], journal: Journal) -> Non
 def _start_training(round_: Round, journal: Journal) -> bool:
     now, run = clock.now(), round_.run
     invited = round_.assignments.count()
-    wished = run.target or (invited if run.selection == Run.Selection.ALL else run.cohort_goal)
-    if wished is None:  # random without a goal: what the fraction gave, less the over-selection
-        wished = math.ceil(invited / run.over_selection)
-    target = max(run.quorum, min(wished, invited))
+    target = selection.target(
+        invited,
+        selection=run.selection,
+        target=run.target,
+        goal=run.cohort_goal,
+        over_selection=run.over_selection,
+        quorum=run.quorum,
+    )
     return move_round(
         round_,
         Phase.TRAINING,
@@ -853,17 +857,13 @@ def gate(metric: str, tolerance: float, before: dict[str, Any], measured: dict[s
     if metric not in before or metric not in measured:
         return ""
     worse = before[metric] - measured[metric]
-    worse = -worse if _smaller_is_better(metric) else worse
+    worse = -worse if rules.smaller_is_better(metric) else worse
     if worse <= tolerance:
         return ""
     return (
         f"Expected {metric} no more than {tolerance:g} worse than the base version's "
         f"{before[metric]:.4f}. Received: {measured[metric]:.4f}"
     )
-
-
-def _smaller_is_better(metric: str) -> bool:
-    return metric == "loss" or metric.endswith("error")
 
 
 # --- The run goes on --------------------------------------------------------------------------
@@ -886,7 +886,7 @@ def _until_is_met(run: Run, metrics: dict[str, Any]) -> bool:
     value = metrics.get(run.until_metric)
     if value is None or run.until_value is None:
         return False
-    if _smaller_is_better(run.until_metric):
+    if rules.smaller_is_better(run.until_metric):
         return bool(value <= run.until_value)
     return bool(value >= run.until_value)
 

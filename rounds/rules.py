@@ -72,6 +72,11 @@ def hyperparameters(given: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
+def smaller_is_better(metric: str) -> bool:
+    """Whether less of a metric is better: of a loss or an error it is."""
+    return metric.endswith(("loss", "error"))
+
+
 def check(run: Run) -> None:
     """Refuses a run whose rules contradict each other or could never be met.
 

@@ -69,9 +69,55 @@ def choose(
     pool = sorted(candidates)
     if selection == "all":
         return pool
-    count = goal if goal is not None else math.ceil(fraction * len(pool))
-    count = math.ceil(max(count, minimum) * over_selection)
+    count = chosen(
+        len(pool),
+        goal=goal,
+        fraction=fraction,
+        over_selection=over_selection,
+        minimum=minimum,
+    )
     return sorted(sorted(pool, key=lambda one: _rank(seed, one))[:count])
+
+
+def chosen(
+    there: int, *, goal: int | None, fraction: float, over_selection: float, minimum: int
+) -> int:
+    """How many of those who checked in are drawn; the arguments are those of `choose`."""
+    count = goal if goal is not None else math.ceil(fraction * there)
+    return min(there, math.ceil(max(count, minimum) * over_selection))
+
+
+def room(goal: int | None, over_selection: float) -> int:
+    """How many a round that takes who comes first invites."""
+    return math.ceil((goal or 0) * over_selection)
+
+
+def target(
+    invited: int,
+    *,
+    selection: str,
+    target: int | None,
+    goal: int | None,
+    over_selection: float,
+    quorum: int,
+) -> int:
+    """How many updates end the training of a round before its deadline.
+
+    Args:
+        invited: How many train.
+        selection: `all`, `random` or `first_come`.
+        target: What the run says of it; None for the goal, or for all who are not spare.
+        goal: How many the run wants to train; None for as many as there are.
+        over_selection: At least 1.
+        quorum: The fewest that a version may be made of.
+
+    Returns:
+        From the quorum up to the number of those invited; the quorum, if that is more.
+    """
+    wished = target or (invited if selection == "all" else goal)
+    if wished is None:  # random without a goal: what the fraction gave, less the over-selection
+        wished = math.ceil(invited / over_selection)
+    return max(quorum, min(wished, invited))
 
 
 def _rank(seed: int, candidate: int) -> bytes:
