@@ -76,6 +76,7 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 2_621_440
 
 # --- Django ---------------------------------------------------------------------------------
 INSTALLED_APPS = [
+    "frontend",  # before the admin, whose pages it dresses
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -126,12 +127,14 @@ AUTH_PASSWORD_VALIDATORS = [
         "NumericPasswordValidator",
     )
 ]
-LOGIN_URL = "/admin/login/"
+LOGIN_URL = "frontend:sign-in"
 LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
 USE_TZ = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 STATIC_URL = "/static/"
+# The pictures belong to the SDK, whose notebooks show them too.
+STATICFILES_DIRS = [("drawings", BASE_DIR / "client_sdk" / "drawings")]
 # Only `collectstatic` needs it, for a proxy that serves the static files itself.
 STATIC_ROOT = env.str("FEDSERVER_STATIC_ROOT", default="") or None
 STORAGES = {

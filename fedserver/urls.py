@@ -10,7 +10,7 @@ admin.site.site_header = admin.site.site_title = "fedserver"
 admin.site.index_title = "Everything there is"
 
 urlpatterns = [
-    path("", views.welcome, name="welcome"),
+    path("", include("frontend.urls")),
     path("healthz", views.healthz, name="healthz"),
     path("admin/", admin.site.urls),
     path("api/v1/", include("rounds.api.urls")),

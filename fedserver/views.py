@@ -1,21 +1,13 @@
-"""What belongs to no room: a welcome, the answer for load balancers, and two errors' pages."""
+"""What belongs to no room: the answer for load balancers, and two errors' pages."""
 
 from typing import Any
 
 from django.db import connection
 from django.http import HttpRequest, HttpResponse, JsonResponse
-from django.shortcuts import render
-from django.urls import reverse
 from django.views import defaults
 
 from rounds.api import problems
 from rounds.errors import NotFound
-
-
-def welcome(request: HttpRequest) -> HttpResponse:
-    """Where everything is, until the dashboard stands here."""
-    address = request.build_absolute_uri(reverse("welcome")).removesuffix("/")
-    return render(request, "fedserver/welcome.html", {"address": address})
 
 
 def healthz(request: HttpRequest) -> JsonResponse:

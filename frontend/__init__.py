@@ -1,0 +1,1 @@
+"""The dashboard: pages that explain a federation, live. They read selectors and call verbs."""
