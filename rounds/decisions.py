@@ -1,0 +1,128 @@
+"""What people decide about runs, rounds, participants and join codes, in the words of the pages."""
+
+from collections.abc import Callable
+from typing import Any
+
+from accounts.decisions import Decision
+from rounds import enrolment, lifecycle, tasks
+from rounds.models import JoinCode, Participant, Round, Run
+
+
+def _of_run(verb: Callable[..., object]) -> Callable[..., None]:
+    """A verb of a run's id as one of its row, which rings for the step that may be due."""
+
+    def carried(run: Run, **decision: Any) -> None:
+        verb(run.pk, **decision)
+        tasks.ring_run(run.pk)
+
+    return carried
+
+
+def _of_round(verb: Callable[..., object]) -> Callable[..., None]:
+    """A verb of a round's id as one of its row, which rings for the step that may be due."""
+
+    def carried(round_: Round, **decision: Any) -> None:
+        verb(round_.pk, **decision)
+        tasks.ring_run(round_.run_id)
+
+    return carried
+
+
+RUN = {
+    "start": Decision(
+        label="Start",
+        happens="The first round opens, and participants are invited as they check in.",
+        verb=_of_run(lifecycle.start_run),
+        done="{row} is running.",
+        possible=lambda run: run.state == Run.State.DRAFT,
+    ),
+    "pause": Decision(
+        label="Pause",
+        happens="The round that is under way finishes, and no other opens until it is resumed.",
+        verb=_of_run(lifecycle.pause_run),
+        done="{row} is paused.",
+        possible=lambda run: run.state == Run.State.RUNNING,
+    ),
+    "resume": Decision(
+        label="Resume",
+        happens="Its next round opens.",
+        verb=_of_run(lifecycle.resume_run),
+        done="{row} is running again.",
+        possible=lambda run: run.state == Run.State.PAUSED,
+    ),
+    "stop": Decision(
+        label="Stop",
+        happens="It ends for good: its round is cancelled, and what participants are training now "
+        "is lost. Versions that it has published stay.",
+        verb=_of_run(lifecycle.stop_run),
+        done="{row} is stopped.",
+        possible=lambda run: run.state in (Run.State.DRAFT, Run.State.RUNNING, Run.State.PAUSED),
+        danger=True,
+        reason=True,
+    ),
+}
+
+ROUND = {
+    "close": Decision(
+        label="Close now",
+        happens="The training ends with the updates that are here; who has not uploaded is late. "
+        "There must be as many as the quorum.",
+        verb=_of_round(lifecycle.close_round),
+        done="{row} is closed.",
+        possible=lambda round_: round_.phase in Round.OPEN,
+    ),
+    "cancel": Decision(
+        label="Cancel",
+        happens="The round is abandoned, and all of its updates with it. A run that is running "
+        "opens its next round at once.",
+        verb=_of_round(lifecycle.cancel_round),
+        done="{row} is cancelled.",
+        possible=lambda round_: round_.phase in Round.ACTIVE,
+        danger=True,
+        reason=True,
+    ),
+}
+
+PARTICIPANT = {
+    "suspend": Decision(
+        label="Suspend",
+        happens="No rounds and no requests until it is reinstated. It leaves the round that it is "
+        "in, at once.",
+        verb=enrolment.suspend,
+        done="{row} is suspended.",
+        possible=lambda one: one.state == Participant.State.ACTIVE,
+    ),
+    "reinstate": Decision(
+        label="Reinstate",
+        happens="It may take part again.",
+        verb=enrolment.reinstate,
+        done="{row} is active again.",
+        possible=lambda one: one.state == Participant.State.SUSPENDED,
+    ),
+    "revoke": Decision(
+        label="Revoke",
+        happens="For good: its key and its tokens are worth nothing from now on. To come back, it "
+        "has to enrol again with a new join code.",
+        verb=enrolment.revoke,
+        done="{row} is revoked.",
+        possible=lambda one: one.state != Participant.State.REVOKED,
+        danger=True,
+        reason=True,
+    ),
+}
+
+
+def _can_be_withdrawn(code: JoinCode) -> bool:
+    return code.withdrawn_at is None
+
+
+JOIN_CODE = {
+    "withdraw": Decision(
+        label="Withdraw",
+        happens="Nobody may enrol with it from now on. Who has enrolled stays.",
+        verb=enrolment.withdraw_join_code,
+        done="{row} is withdrawn.",
+        possible=_can_be_withdrawn,
+        danger=True,
+    ),
+}
