@@ -55,7 +55,7 @@ test-sqlite: install
 
 # What touches the database, once more. TensorFlow's tests do not depend on which database it is.
 test-postgresql: install
-	$(BIN)/python -m pytest --database=postgresql -m "not keras" $(ARGS)
+	$(BIN)/python -m pytest --database=postgresql -m "not keras and not browser" $(ARGS)
 
 format: install
 	$(BIN)/ruff check --fix

@@ -19,7 +19,7 @@ take() {
     for file in "$@"; do
         cp "$work/package/$file" "$target/$(basename "$file")"
     done
-    find "$work/package" -maxdepth 1 -iname 'LICENSE*' -exec cp {} "$target/LICENSE" \;
+    find "$work/package" -maxdepth 1 -name 'LICENSE*' -exec cp {} "$target/" \;
     printf '%s\n' "$package" > "$target/VERSION"
     find "$target" -type f -exec chmod 644 {} +
     rm -rf "$work/package"

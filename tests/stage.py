@@ -16,7 +16,7 @@ from tests.postgres import Postgres, PostgresUnavailable
 
 _postgres = pytest.StashKey[Postgres]()
 _home = pytest.StashKey[Path]()
-_missing = pytest.StashKey[str]()
+_missing = pytest.StashKey[dict[str, str]]()  # what cannot be had, and why
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -32,6 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None]:
     home = Path(tempfile.mkdtemp(prefix="fedserver-tests-"))
     early_config.stash[_home] = home
+    early_config.stash[_missing] = {}
     (home / "static").mkdir()  # WhiteNoise warns where it is missing
     os.environ["FEDSERVER_HOME"] = str(home)
     os.environ["DATABASE_URL"] = f"sqlite:///{home / 'db.sqlite3'}"
@@ -48,7 +49,7 @@ def _start_postgres(config: pytest.Config, home: Path) -> None:
     try:
         server = Postgres.start()
     except PostgresUnavailable as reason:
-        config.stash[_missing] = str(reason)
+        config.stash[_missing]["PostgreSQL"] = str(reason)
         return
     config.stash[_postgres] = server
     os.environ["DATABASE_URL"] = server.url("postgres")
@@ -63,9 +64,24 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         others = [item for item in items if not _touches_the_database(item)]
         config.hook.pytest_deselected(items=others)
         items[:] = [item for item in items if _touches_the_database(item)]
-    if reason := config.stash.get(_missing, None):
-        for item in items:
-            item.add_marker(pytest.mark.skip(reason=f"PostgreSQL: {reason}"))
+    if reason := config.stash[_missing].get("PostgreSQL"):
+        _skip(items, f"PostgreSQL: {reason}")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Chromium is looked for only where a test that needs it was chosen."""
+    if pages := [item for item in session.items if item.get_closest_marker("browser")]:
+        from tests.browser import chromium  # playwright costs half a second
+
+        _, reason = chromium.find()
+        if reason:
+            session.config.stash[_missing]["Chromium"] = reason
+            _skip(pages, f"Chromium: {reason}")
+
+
+def _skip(items: list[pytest.Item], reason: str) -> None:
+    for item in items:
+        item.add_marker(pytest.mark.skip(reason=reason))
 
 
 def _touches_the_database(item: pytest.Item) -> bool:
@@ -75,17 +91,18 @@ def _touches_the_database(item: pytest.Item) -> bool:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Under CI a skip for want of PostgreSQL is a failure."""
-    if _missing in session.config.stash and os.environ.get("CI") == "true":
+    """Under CI a skip for want of PostgreSQL or Chromium is a failure."""
+    if session.config.stash[_missing] and os.environ.get("CI") == "true":
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    if reason := config.stash.get(_missing, None):
+    if missing := config.stash[_missing]:
         terminalreporter.section("not tested", yellow=True)
-        terminalreporter.line(f"Nothing ran on PostgreSQL: {reason}")
+        for what, reason in missing.items():
+            terminalreporter.line(f"Nothing ran on {what}: {reason}")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
