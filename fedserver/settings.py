@@ -73,6 +73,8 @@ if PROXIES:
 # SAMEORIGIN where another page of the same host shows this one, as JupyterLab does.
 X_FRAME_OPTIONS = env.str("FEDSERVER_FRAME_OPTIONS", default="DENY")
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2_621_440
+# A photo to try a model on stays in memory: neither disk nor database ever holds it.
+MAX_PHOTO_BYTES = FILE_UPLOAD_MAX_MEMORY_SIZE = 10 * 2**20
 
 # --- Django ---------------------------------------------------------------------------------
 INSTALLED_APPS = [
@@ -202,7 +204,13 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
 CELERY_TASK_DEFAULT_QUEUE = "steps"
 # Their workers have Keras; the others never load it.
 CELERY_TASK_ROUTES = {
-    name: {"queue": "evaluation"} for name in ("rounds.tasks.evaluate", "rounds.tasks.measure_base")
+    name: {"queue": "evaluation"}
+    for name in (
+        "rounds.tasks.evaluate",
+        "rounds.tasks.measure_base",
+        "models_app.tasks.measure",
+        "models_app.tasks.answer",
+    )
 }
 SWEEP_SECONDS = env.float("FEDSERVER_SWEEP_SECONDS", default=2.0)
 CELERY_BEAT_SCHEDULE = {

@@ -12,6 +12,7 @@ admin.site.index_title = "Everything there is"
 urlpatterns = [
     path("", include("frontend.urls")),
     path("healthz", views.healthz, name="healthz"),
+    path("favicon.ico", views.favicon),
     path("admin/", admin.site.urls),
     path("api/v1/", include("rounds.api.urls")),
     path("api/v1/", include("models_app.api.urls")),
