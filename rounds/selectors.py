@@ -1,14 +1,17 @@
 """Every read of the room: named here, so that doors and pages ask the same questions."""
 
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db.models import Count, Max, Q, QuerySet, Sum
 
 from models_app import selectors as registry
+from rounds import clock
 from rounds.models import Assignment, JoinCode, Participant, Round, Run
 
 Place = Assignment.State
 _HEAVY = ("architecture", "weights_manifest")  # of a model: megabytes, and no list shows them
+ONLINE_WITHIN = timedelta(seconds=60)  # since it was last seen
 
 
 def _light(rows: QuerySet[Any], path: str) -> QuerySet[Any]:
@@ -66,6 +69,17 @@ def participants() -> QuerySet[Participant]:
         )
         .order_by("name", "id")
     )
+
+
+def online_since() -> datetime:
+    """Who was seen at this moment or later is online."""
+    return clock.now() - ONLINE_WITHIN
+
+
+def online() -> QuerySet[Participant]:
+    """Active participants that are online."""
+    active = Participant.objects.filter(state=Participant.State.ACTIVE)
+    return active.filter(last_seen_at__gte=online_since())
 
 
 def join_codes() -> QuerySet[JoinCode]:
