@@ -16,7 +16,7 @@ LOCK := requirements/locked.txt
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := install
-.PHONY: install demo up test lint types checks test-sqlite test-postgresql format vendor lock clean
+.PHONY: install demo up test lint types checks test-sqlite browser test-postgresql format vendor lock clean
 
 install: $(INSTALLED)
 
@@ -50,8 +50,12 @@ checks: install
 	    FEDSERVER_ALLOWED_HOSTS=fedserver.example FEDSERVER_HTTPS=true FEDSERVER_PROXIES=1 \
 	    $(BIN)/python manage.py check --deploy --fail-level WARNING
 
-test-sqlite: install
+test-sqlite: install browser
 	$(BIN)/python -m pytest $(ARGS)
+
+# The browser tests' Chromium, where it is missing and can be had.
+browser:
+	@sh requirements/browser.sh
 
 # What touches the database, once more. TensorFlow's tests do not depend on which database it is.
 test-postgresql: install
