@@ -15,6 +15,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from datetime import datetime
 from functools import cache
 from typing import Any
 
@@ -22,7 +23,7 @@ import redis
 from django.conf import settings
 from django.db import connection
 from django.db import transaction as database
-from django.db.models import QuerySet
+from django.db.models import Max, QuerySet
 
 from journal.models import Event
 
@@ -37,6 +38,7 @@ KINDS: dict[str, frozenset[str]] = {
     for kind, fields in {
         "model.created": "slug",
         "version.created": "number origin",
+        "version.measuring": "number",
         "version.evaluated": "number metrics",
         "version.published": "number origin",
         "version.rejected": "number",
@@ -57,29 +59,34 @@ KINDS: dict[str, frozenset[str]] = {
         "run.resumed": "",
         "run.stopped": "",
         "run.completed": "rounds",
-        "run.failed": "",
-        "run.retrying": "failures seconds",
-        "round.opened": "number base",
-        "round.training": "number invited",
-        "round.aggregating": "number accepted",
-        "round.evaluating": "number diagnostics seconds",
-        "round.published": "number metrics seconds",
-        "round.failed": "number code",
+        "run.failed": "failures",
+        "run.retrying": "failures seconds next_round_at",
+        "round.opened": "number base target quorum deadline",
+        "round.checked_in": "number checked_in wanted",
+        "round.training": "number invited target deadline",
+        "round.aggregating": "number accepted deadline",
+        "round.taken": "number phase attempts expires_at",
+        "round.stumbled": "number phase attempts",
+        "round.evaluating": "number version_number diagnostics seconds deadline",
+        "round.published": "number version_number metrics base_metrics seconds",
+        "round.failed": "number code metrics base_metrics",
         "round.cancelled": "number",
-        "assignment.invited": "name",
-        "assignment.training": "name",
-        "assignment.progress": "name activity fraction epoch epochs metrics",
-        "assignment.uploaded": "name samples bytes norm metrics",
+        "assignment.invited": "name uuid",
+        "assignment.training": "name progress",
+        "assignment.progress": "name activity fraction epoch epochs metrics activities",
+        "assignment.uploaded": "name samples bytes norm metrics progress",
         "assignment.accepted": "name",
-        "assignment.quarantined": "name norm limit",
-        "assignment.rejected": "name code",
-        "assignment.refused": "name code",
-        "assignment.failed": "name code",
-        "assignment.withdrawn": "name",
-        "assignment.late": "name",
-        "assignment.lost": "name",
+        "assignment.quarantined": "name code norm limit",
+        "assignment.rejected": "name code progress",
+        "assignment.refused": "name code refusals",
+        "assignment.failed": "name code progress",
+        "assignment.withdrawn": "name code progress",
+        "assignment.late": "name code progress",
+        "assignment.lost": "name code progress",
     }.items()
 }
+# What server processes tell each other over the same channel; it reaches no page.
+RECHECK = "session.recheck"
 # The advisory lock that serialises journal writers on PostgreSQL ("fedserve" in ASCII).
 _JOURNAL_LOCK = 0x6665647365727665
 
@@ -94,13 +101,22 @@ class Journal:
     def __init__(self) -> None:
         self.lines: list[Event] = []
 
-    def record(self, kind: str, *, actor: str = "", reason: str = "", **fields: Any) -> None:
+    def record(
+        self,
+        kind: str,
+        *,
+        actor: str = "",
+        reason: str = "",
+        at: datetime | None = None,
+        **fields: Any,
+    ) -> None:
         """Add a line, to be inserted when the transaction ends.
 
         Args:
             kind: One of `KINDS`.
             actor: Who did it: a user's or participant's name; empty for the server itself.
             reason: Why, in a sentence for people.
+            at: When, by the database's clock: the time that the row got; None for now.
             **fields: Ids of subjects (`model`, `version`, `run`, `round`, `assignment`,
                 `participant`) and the data that the kind declares.
 
@@ -112,7 +128,10 @@ class Journal:
         subjects = {name: fields.pop(name) for name in SUBJECTS if name in fields}
         if unknown := fields.keys() - KINDS[kind]:
             raise UndeclaredEvent(f"{kind} has no such data. Received: {sorted(unknown)}")
-        self.lines.append(Event(kind=kind, actor=actor, reason=reason, data=fields, **subjects))
+        when = {} if at is None else {"at": at}
+        self.lines.append(
+            Event(kind=kind, actor=actor, reason=reason, data=fields, **when, **subjects)
+        )
 
 
 _current: ContextVar[Journal | None] = ContextVar("journal", default=None)
@@ -151,7 +170,16 @@ def _insert(lines: list[Event]) -> None:
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_JOURNAL_LOCK])
     Event.objects.bulk_create(lines)
+    _tell_the_time(lines)
     database.on_commit(lambda: announce([as_json(line) for line in lines]))
+
+
+def _tell_the_time(lines: list[Event]) -> None:
+    """Read the times that the database gave, so that what is announced is what is replayed."""
+    timeless = {line.id: line for line in lines if not isinstance(line.at, datetime)}
+    given = Event.objects.filter(id__in=timeless).values_list("id", "at") if timeless else ()
+    for pk, at in given:
+        timeless[pk].at = at
 
 
 def hint(kind: str, **fields: Any) -> None:
@@ -159,7 +187,7 @@ def hint(kind: str, **fields: Any) -> None:
 
     Args:
         kind: One of `KINDS`.
-        **fields: Subjects and data, as for `Journal.record`.
+        **fields: Time, subjects and data, as for `Journal.record`.
     """
     journal = Journal()
     journal.record(kind, **fields)
@@ -169,7 +197,7 @@ def hint(kind: str, **fields: Any) -> None:
 
 def as_json(line: Event) -> dict[str, Any]:
     """A line as the API and the sockets show it."""
-    at = line.at.isoformat() if hasattr(line.at, "isoformat") else None
+    at = line.at.isoformat() if isinstance(line.at, datetime) else None
     document = {"id": line.id, "at": at, "kind": line.kind, "actor": line.actor}
     document["reason"] = line.reason
     document |= {name: getattr(line, name) for name in SUBJECTS if getattr(line, name) is not None}
@@ -193,6 +221,19 @@ def announce(documents: list[dict[str, Any]]) -> None:
         _redis().publish(CHANNEL, json.dumps(documents))
     except redis.RedisError as error:
         logger.warning("%d events were not announced: %s", len(documents), error)
+
+
+def recheck(user: int) -> None:
+    """Have the sockets of a user looked at again at once, for example when they signed out.
+
+    Without it each is looked at once a minute.
+    """
+    announce([{"id": None, "kind": RECHECK, "user": user}])
+
+
+def head() -> int:
+    """The greatest id there is: what a page has seen that is drawn from the rows after this."""
+    return Event.objects.aggregate(head=Max("id"))["head"] or 0
 
 
 def replay(after: int, **subjects: int) -> QuerySet[Event]:
