@@ -1,12 +1,13 @@
 """Every read of the room: named here, so that doors and pages ask the same questions."""
 
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.db.models import Count, Max, Q, QuerySet, Sum
 
 from models_app import selectors as registry
-from rounds import clock
+from rounds import clock, history
 from rounds.models import Assignment, JoinCode, Participant, Round, Run
 
 Place = Assignment.State
@@ -82,6 +83,14 @@ def online() -> QuerySet[Participant]:
     return active.filter(last_seen_at__gte=online_since())
 
 
+def open_round_ids(participant: Participant) -> list[int]:
+    """Ids of the rounds that wait for updates, or for who comes, and may wait for this one."""
+    waiting = Round.objects.filter(phase__in=Round.OPEN)
+    if participant.model_id is not None:
+        waiting = waiting.filter(run__model=participant.model_id)
+    return list(waiting.order_by("pk").values_list("pk", flat=True))
+
+
 def join_codes() -> QuerySet[JoinCode]:
     """Join codes, newest first."""
     return _light(JoinCode.objects.select_related("created_by"), "model").order_by("-id")
@@ -120,6 +129,59 @@ def round_line(one: Any) -> dict[str, Any]:
         "seconds": seconds,
         "overhead_seconds": overhead,
     }
+
+
+# --- What became of runs, in numbers ----------------------------------------------------------
+
+
+def run_history(run: Run) -> dict[str, Any]:
+    """A run's rounds in order, with all that can be drawn of them; see `history.of_run`."""
+    return run_histories([run])[0]
+
+
+def run_histories(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """The histories of several runs, in their order, by two queries whatever their number."""
+    rounds = (
+        Round.objects.filter(run__in=runs)
+        .select_related("base", "version")
+        .defer("diagnostics", "base__reason", "version__reason")
+        .order_by("number")
+    )
+    by_run: dict[int, list[Round]] = {run.pk: [] for run in runs}
+    for round_ in rounds:
+        by_run[round_.run_id].append(round_)
+    parts: dict[int, list[history.Part]] = {run.pk: [] for run in runs}
+    for run_id, part in _parts(runs):
+        parts[run_id].append(part)
+    return [history.of_run(run, by_run[run.pk], parts[run.pk]) for run in runs]
+
+
+def _parts(runs: Sequence[Run]) -> Iterator[tuple[int, history.Part]]:
+    rows = Assignment.objects.filter(round__run__in=runs).values_list(
+        "round__run",
+        "round",
+        "state",
+        "training_at",
+        "uploaded_at",
+        "participant__name",
+        "participant__uuid",
+        "update__samples",
+        "update__bytes",
+        "update__metrics",
+    )
+    for run, round_, state, training_at, uploaded_at, name, uuid, *update in rows.iterator():
+        began = training_at is not None or uploaded_at is not None
+        yield run, history.Part(round_, state, began, name, str(uuid), *update)
+
+
+def run_accuracies(runs: Sequence[Run]) -> dict[int, list[float]]:
+    """The held-out accuracy of each published round of each run, in order: for small pictures."""
+    published = Round.objects.filter(run__in=runs, phase=Round.Phase.PUBLISHED).order_by("number")
+    told: dict[int, list[float]] = {run.pk: [] for run in runs}
+    for run, metrics in published.values_list("run", "version__metrics"):
+        if (accuracy := history.numbers(metrics).get("accuracy")) is not None:
+            told[run].append(accuracy)
+    return told
 
 
 def active_round_ids(run_id: int) -> list[int]:

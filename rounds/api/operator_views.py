@@ -111,6 +111,12 @@ class RunViewSet(ReadViewSet):
         lines = selectors.run_report(self.get_object())
         return Response(as_json.RoundLineSerializer(lines, many=True).data)
 
+    @extend_schema(responses=as_json.RunHistorySerializer, filters=False)
+    @action(detail=True, pagination_class=None)
+    def history(self, request: Request, pk: str) -> Response:
+        """Each round in numbers: metrics and their spread, durations, counts, bytes."""
+        return Response(selectors.run_history(self.get_object()))
+
     def _do(self, verb: RunVerb, request: Request) -> Response:
         run = self.get_object()
         verb(run.pk, **decision(request))
@@ -216,6 +222,7 @@ class ParticipantViewSet(ReadViewSet):
     def _do(self, verb: ParticipantVerb, request: Request) -> Response:
         participant = self.get_object()
         verb(participant, **decision(request))
+        tasks.ring_rounds_of(participant)
         return Response(as_json.ParticipantSerializer(self.get_object()).data)
 
 

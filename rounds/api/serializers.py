@@ -135,6 +135,85 @@ class RoundLineSerializer(serializers.Serializer[Any]):
     )
 
 
+class WorstParticipantSerializer(serializers.Serializer[Any]):
+    """Whose value is the worst."""
+
+    uuid = serializers.UUIDField()
+    name = serializers.CharField()
+
+
+class SpreadSerializer(serializers.Serializer[Any]):
+    """How far the participants of a round lie apart in one of their own metrics."""
+
+    count = serializers.IntegerField(help_text="participants that sent it")
+    mean = serializers.FloatField(help_text="weighted by samples")
+    min = serializers.FloatField()
+    q1 = serializers.FloatField(help_text="a quarter of the participants is at or below")
+    median = serializers.FloatField()
+    q3 = serializers.FloatField()
+    max = serializers.FloatField()
+    worst = serializers.FloatField(help_text="the greatest loss or error, else the least value")
+    worst_participant = WorstParticipantSerializer()
+
+
+class HeldOutSerializer(serializers.Serializer[Any]):
+    """A version, and its metrics on the model's held-out set."""
+
+    version = serializers.IntegerField(allow_null=True)
+    accuracy = serializers.FloatField(allow_null=True)
+    loss = serializers.FloatField(allow_null=True)
+    metrics = serializers.DictField(child=serializers.FloatField())
+
+
+class PhaseSecondsSerializer(serializers.Serializer[Any]):
+    """How long each phase took; null where it was not reached or is not over."""
+
+    selecting = serializers.FloatField(allow_null=True)
+    training = serializers.FloatField(allow_null=True)
+    aggregating = serializers.FloatField(allow_null=True)
+    evaluating = serializers.FloatField(allow_null=True)
+    total = serializers.FloatField(allow_null=True)
+
+
+class RoundHistorySerializer(HeldOutSerializer):
+    """One round in numbers."""
+
+    id = serializers.IntegerField()
+    number = serializers.IntegerField()
+    phase = serializers.ChoiceField(choices=Round.Phase.choices)
+    code = serializers.CharField(help_text="why it failed, for programs")
+    reason = serializers.CharField(help_text="why it ended so, for people")
+    base = serializers.IntegerField(help_text="the version that it started from")
+    participants = serializers.DictField(
+        child=SpreadSerializer(), help_text="by metric, of the accepted updates"
+    )
+    seconds = PhaseSecondsSerializer()
+    counts = serializers.DictField(
+        child=serializers.IntegerField(), help_text="assignments, in all (invited) and by state"
+    )
+    samples = serializers.IntegerField(help_text="behind the accepted updates")
+    bytes_received = serializers.IntegerField(help_text="of all uploaded updates")
+    bytes_sent_estimate = serializers.IntegerField(
+        help_text="the base version's weights, once for each participant that began"
+    )
+    opened_at = serializers.DateTimeField()
+    ended_at = serializers.DateTimeField(allow_null=True)
+
+
+class RunHistorySerializer(serializers.Serializer[Any]):
+    """A run in numbers, round by round."""
+
+    id = serializers.IntegerField()
+    name = serializers.CharField()
+    model = serializers.CharField()
+    strategy = serializers.CharField()
+    state = serializers.ChoiceField(choices=Run.State.choices)
+    rounds_planned = serializers.IntegerField()
+    published = serializers.IntegerField(help_text="rounds that were published")
+    start = HeldOutSerializer(allow_null=True, help_text="the version it started from")
+    rounds = RoundHistorySerializer(many=True)
+
+
 # --- Rounds and assignments -------------------------------------------------------------------
 
 

@@ -61,6 +61,7 @@ TABLE: list[Row] = [
     ("post", "/api/v1/runs", {"model": "tiny"}, operators_get(201)),
     ("get", "/api/v1/runs/{id}", NOTHING, viewers_get(200)),
     ("get", "/api/v1/runs/{id}/report", NOTHING, viewers_get(200)),
+    ("get", "/api/v1/runs/{id}/history", NOTHING, viewers_get(200)),
     ("post", "/api/v1/runs/{id}/start", NOTHING, operators_get(409)),
     ("post", "/api/v1/runs/{id}/pause", NOTHING, operators_get(200)),
     ("post", "/api/v1/runs/{id}/resume", NOTHING, operators_get(409)),

@@ -1,0 +1,149 @@
+"""What became of a run's rounds, as numbers: pure functions of rows that `selectors` has read."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rounds import rules
+from rounds.models import Assignment, Round, Run
+
+Place = Assignment.State
+_PHASES = ("selecting", "training", "aggregating", "evaluating")
+_QUARTILES = ("min", "q1", "median", "q3", "max")
+
+
+class Part(NamedTuple):
+    """One participant's part of a round: its assignment, and its update if it sent one."""
+
+    round: int
+    state: str
+    began: bool
+    name: str
+    uuid: str
+    samples: int | None
+    bytes: int | None
+    metrics: Mapping[str, Any] | None
+
+
+def of_run(run: Run, rounds: Sequence[Round], parts: Iterable[Part]) -> dict[str, Any]:
+    """A run's history, ready for JSON.
+
+    Args:
+        run: With its model.
+        rounds: All of them in order, with base and version.
+        parts: Everybody's part of each, in any order.
+
+    Returns:
+        The run, the version that it started from, and a line for each round.
+    """
+    by_round: dict[int, list[Part]] = {one.pk: [] for one in rounds}
+    for part in parts:
+        by_round[part.round].append(part)
+    return {
+        "id": run.pk,
+        "name": run.name,
+        "model": run.model.slug,
+        "strategy": run.strategy,
+        "state": run.state,
+        "rounds_planned": run.rounds_planned,
+        "published": sum(one.phase == Round.Phase.PUBLISHED for one in rounds),
+        "start": _held_out(rounds[0].base) if rounds else None,
+        "rounds": [of_round(one, by_round[one.pk]) for one in rounds],
+    }
+
+
+def _held_out(version: Any) -> dict[str, Any]:
+    metrics = numbers(version.metrics) if version else {}
+    return {
+        "version": version.number if version else None,
+        "accuracy": metrics.get("accuracy"),
+        "loss": metrics.get("loss"),
+        "metrics": metrics,
+    }
+
+
+def of_round(round_: Round, parts: Sequence[Part]) -> dict[str, Any]:
+    """One line of a run's history.
+
+    Args:
+        round_: With its base and its version, if it has made one.
+        parts: Everybody's part of it.
+    """
+    accepted = [part for part in parts if part.state == Place.ACCEPTED]
+    return {
+        "id": round_.pk,
+        "number": round_.number,
+        "phase": round_.phase,
+        "code": round_.code,
+        "reason": round_.reason,
+        "base": round_.base.number,
+        **_held_out(round_.version),
+        "participants": spreads(accepted),
+        "seconds": seconds(round_),
+        "counts": counts(parts),
+        "samples": sum(part.samples or 0 for part in accepted),
+        "bytes_received": sum(part.bytes or 0 for part in parts),
+        "bytes_sent_estimate": round_.base.weights_bytes * sum(part.began for part in parts),
+        "opened_at": round_.opened_at.isoformat(),
+        "ended_at": round_.ended_at.isoformat() if round_.ended_at else None,
+    }
+
+
+def counts(parts: Sequence[Part]) -> dict[str, int]:
+    """How many assignments there are in each state; `invited` is all of them, as all once were."""
+    found = Counter(part.state for part in parts)
+    return {str(state): found[state] for state in Place} | {"invited": len(parts)}
+
+
+def seconds(round_: Round) -> dict[str, float | None]:
+    """How long each phase took; None where it was not reached, or is not over."""
+    marks = [round_.opened_at, round_.training_at, round_.aggregating_at, round_.evaluating_at]
+    told: dict[str, float | None] = {}
+    for index, phase in enumerate(_PHASES):
+        ends = [at for at in (*marks[index + 1 :], round_.ended_at) if at is not None]
+        began = marks[index]
+        told[phase] = (ends[0] - began).total_seconds() if began and ends else None
+    ended = round_.ended_at
+    told["total"] = (ended - round_.opened_at).total_seconds() if ended else None
+    return told
+
+
+def spreads(accepted: Sequence[Part]) -> dict[str, dict[str, Any]]:
+    """How far the participants' own metrics lie apart, by metric.
+
+    Args:
+        accepted: Parts with an update. A metric that some did not send is told of the others.
+    """
+    by_name: dict[str, list[tuple[float, Part]]] = {}
+    for part in accepted:
+        for name, value in numbers(part.metrics).items():
+            by_name.setdefault(name, []).append((value, part))
+    return {name: _spread(name, told) for name, told in sorted(by_name.items())}
+
+
+def _spread(name: str, told: Sequence[tuple[float, Part]]) -> dict[str, Any]:
+    values = np.array([value for value, _ in told])
+    samples = np.array([part.samples or 0 for _, part in told], dtype=np.float64)
+    pick = max if rules.smaller_is_better(name) else min
+    # Of equals the first by name, whatever order the rows came in.
+    worst, who = pick(sorted(told, key=lambda one: one[1].name), key=lambda one: one[0])
+    quartiles = np.quantile(values, (0, 0.25, 0.5, 0.75, 1))
+    return {
+        "count": len(told),
+        "mean": float(np.average(values, weights=samples if samples.any() else None)),
+        **dict(zip(_QUARTILES, map(float, quartiles), strict=True)),
+        "worst": worst,
+        "worst_participant": {"uuid": who.uuid, "name": who.name},
+    }
+
+
+def numbers(metrics: Mapping[str, Any] | None) -> dict[str, float]:
+    """The finite numbers among metrics, in order: what a curve can be drawn of."""
+    return {
+        name: float(value)
+        for name, value in (metrics or {}).items()
+        if type(value) in (int, float) and math.isfinite(value)
+    }
