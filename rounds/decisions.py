@@ -28,6 +28,16 @@ def _of_round(verb: Callable[..., object]) -> Callable[..., None]:
     return carried
 
 
+def _of_participant(verb: Callable[..., object]) -> Callable[..., None]:
+    """A verb of a participant, which rings for the rounds that need not wait for it any more."""
+
+    def carried(participant: Participant, **decision: Any) -> None:
+        verb(participant, **decision)
+        tasks.ring_rounds_of(participant)
+
+    return carried
+
+
 RUN = {
     "start": Decision(
         label="Start",
@@ -88,7 +98,7 @@ PARTICIPANT = {
         label="Suspend",
         happens="No rounds and no requests until it is reinstated. It leaves the round that it is "
         "in, at once.",
-        verb=enrolment.suspend,
+        verb=_of_participant(enrolment.suspend),
         done="{row} is suspended.",
         possible=lambda one: one.state == Participant.State.ACTIVE,
     ),
@@ -103,7 +113,7 @@ PARTICIPANT = {
         label="Revoke",
         happens="For good: its key and its tokens are worth nothing from now on. To come back, it "
         "has to enrol again with a new join code.",
-        verb=enrolment.revoke,
+        verb=_of_participant(enrolment.revoke),
         done="{row} is revoked.",
         possible=lambda one: one.state != Participant.State.REVOKED,
         danger=True,

@@ -8,6 +8,7 @@ from kombu.exceptions import OperationalError
 
 from models_app import blobs
 from rounds import enrolment, lifecycle, selectors, tidying
+from rounds.models import Participant
 
 logger = logging.getLogger(__name__)
 
@@ -72,4 +73,10 @@ def ring(round_id: int) -> None:
 def ring_run(run_id: int) -> None:
     """Ask for a step of a run's active round, if it has one."""
     for round_id in selectors.active_round_ids(run_id):
+        ring(round_id)
+
+
+def ring_rounds_of(participant: Participant) -> None:
+    """Ask for a step of each round that may have waited for a participant which is gone now."""
+    for round_id in selectors.open_round_ids(participant):
         ring(round_id)

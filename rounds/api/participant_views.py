@@ -234,7 +234,9 @@ class MeView(ParticipantView):
     @extend_schema(responses={204: None})
     def delete(self, request: Request) -> Response:
         """Leave, for good."""
-        enrolment.leave(self.participant(request))
+        participant = self.participant(request)
+        enrolment.leave(participant)
+        tasks.ring_rounds_of(participant)
         return Response(status=204)
 
 

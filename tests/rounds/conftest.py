@@ -10,6 +10,7 @@ from django.contrib.auth.models import Group, User
 from accounts.roles import Role
 from client_sdk import wire
 from client_sdk.keys import Key
+from fedserver.celery import app as celery_app
 from models_app import registry
 from models_app.models import Model
 from models_app.packages import Package
@@ -41,6 +42,12 @@ def bob(db: None) -> User:
 def victor(db: None) -> User:
     """A viewer."""
     return person("victor", Role.VIEWER)
+
+
+@pytest.fixture
+def bell_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who rings waits until what was rung for is done, as if a worker stood behind the door."""
+    monkeypatch.setitem(celery_app.conf, "task_always_eager", True)
 
 
 def tiny_package() -> Package:

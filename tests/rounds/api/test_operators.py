@@ -1,5 +1,6 @@
 """What operators do through the API, and what the journal says of it."""
 
+from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
 
@@ -11,11 +12,12 @@ from client_sdk import wire
 from client_sdk.keys import Key
 from journal.models import Event
 from models_app.models import Model
-from rounds import enrolment, selectors
+from rounds import enrolment, lifecycle, selectors
 from rounds.errors import JoinCodeInvalid
 from rounds.models import JoinCode, Run
 from tests.rounds.api.conftest import Client, Scene
-from tests.rounds.updates import upload
+from tests.rounds.conftest import Enrolled
+from tests.rounds.updates import all_check_in, upload
 
 pytestmark = pytest.mark.django_db
 
@@ -338,3 +340,34 @@ def test_a_mistake_of_ours_is_a_problem_document_that_says_little(
     assert (problem.status_code, problem.json()["code"]) == (500, "server_error")
     assert problem.headers["Content-Type"] == "application/problem+json"
     assert b"secret" not in problem.content
+
+
+# --- Whom a round need not wait for -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["suspend", "revoke", "leave"])
+def test_a_round_that_waited_for_charlie_alone_goes_on_as_he_goes(
+    operator: APIClient,
+    client_of: Client,
+    scene: Scene,
+    enrolled: Callable[..., Enrolled],
+    how: str,
+    bell_at_once: None,
+    django_capture_on_commit_callbacks: Any,
+) -> None:
+    run, everyone = scene.run, [scene.dora, enrolled("emil"), scene.charlie]
+    lifecycle.cancel_round(scene.second.pk, reason="emil comes too")
+    all_check_in(*everyone)
+    for one in everyone[:2]:
+        upload(one)
+    third = run.rounds.get(number=3)
+    assert third.phase == "training"
+
+    with django_capture_on_commit_callbacks(execute=True):
+        if how == "leave":
+            assert client_of(scene.charlie).delete("/api/v1/participants/me").status_code == 204
+        else:
+            path = f"participants/{scene.charlie.participant.uuid}/{how}"
+            assert post(operator, path).status_code == 200
+    third.refresh_from_db()
+    assert third.phase == "published"
