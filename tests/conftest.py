@@ -2,20 +2,18 @@
 
 import itertools
 import os
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
 import redis
-import uvicorn
 from django.conf import settings
 from django.db import connections
 
 from fedserver.supervisor import Supervisor
 from fedserver.valkey import program
+from tests.serving import serving
 
 _numbers = itertools.count(1)
 
@@ -62,17 +60,5 @@ def valkey(valkey_server: str) -> str:
 @pytest.fixture
 def server(transactional_db: None, valkey: str) -> Iterator[str]:
     """The address of the real ASGI server, on the test's own database, in a thread."""
-    from fedserver.asgi import application  # after the stage is set
-
-    config = uvicorn.Config(application, port=0, lifespan="off", log_level="warning")
-    uvicorn_server = uvicorn.Server(config)
-    thread = threading.Thread(target=uvicorn_server.run)
-    thread.start()
-    while not uvicorn_server.started:
-        time.sleep(0.005)
-    port = uvicorn_server.servers[0].sockets[0].getsockname()[1]
-    try:
+    with serving() as port:
         yield f"http://127.0.0.1:{port}"
-    finally:
-        uvicorn_server.should_exit = uvicorn_server.force_exit = True
-        thread.join()

@@ -6,13 +6,11 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 from django.conf import settings as django_settings
 
 from client_sdk import Participant
@@ -26,6 +24,7 @@ from rounds.models import Assignment, ParticipantToken, Round, Run, Update
 from rounds.models import Participant as Row
 from tests.participant import Trainer, data_of, package
 from tests.rounds.updates import carry
+from tests.serving import serving
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -265,23 +264,6 @@ def test_what_was_uploaded_is_what_was_trained_and_becomes_the_next_version(
         # One participant: the mean is its delta. The server adds in float64 and rounds once.
         expected = (before[name].astype("float64") + delta).astype("float32")
         assert (after[name] == expected).all()
-
-
-@contextmanager
-def serving(port: int = 0) -> Iterator[int]:
-    """The real ASGI server in a thread, until the block ends: its port."""
-    from fedserver.asgi import application  # after the stage is set
-
-    config = uvicorn.Config(application, port=port, lifespan="off", log_level="warning")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    wait_for(lambda: server.started)
-    try:
-        yield server.servers[0].sockets[0].getsockname()[1]
-    finally:
-        server.should_exit = server.force_exit = True
-        thread.join()
 
 
 def wait_for(true: Any, seconds: float = 30) -> None:
