@@ -1,0 +1,295 @@
+"""What a run will do, in sentences: a pure function of its rules and of a few counts.
+
+No data are looked at, and nothing is written. It counts as the round does, by the same functions
+of `selection`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from rounds import rules, selection
+from rounds.models import Run
+
+Way = Run.Selection
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a preview knows beside the rules.
+
+    Args:
+        version: The number of the version that the model serves now; None if nobody asks.
+        enrolled: How many active participants may train the model; None if nobody asks.
+        weights_bytes: Of the weights that travel in each round, each way.
+        fixed_bytes: Of the weights that travel once.
+        evaluation_samples: In the model's held-out set; 0 if it has none.
+        metrics: Of the version that is served now.
+        busy: The name of a run of the model that is running or paused; empty if there is none.
+    """
+
+    version: int | None = None
+    enrolled: int | None = None
+    weights_bytes: int = 0
+    fixed_bytes: int = 0
+    evaluation_samples: int = 0
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    busy: str = ""
+
+
+class Line(NamedTuple):
+    """One thing that a run does: what it is about, and what happens."""
+
+    title: str
+    text: str
+
+
+class Cohort(NamedTuple):
+    """How many a round waits for, invites, and waits for updates of; None: it depends."""
+
+    waits_for: int | None
+    invites: int | None
+    target: int | None
+
+
+def cohort(run: Run, enrolled: int | None) -> Cohort:
+    """The numbers of one round, if all who are enrolled come.
+
+    Args:
+        run: Whose rules hold together.
+        enrolled: How many may come; None if that is open.
+    """
+    least = max(run.cohort_min, run.quorum)
+    if run.selection == Way.FIRST_COME:
+        room = selection.room(run.cohort_goal, run.over_selection)
+        invites = room if enrolled is None else min(room, max(enrolled, least))
+        return Cohort(None, invites, _target(run, invites))
+    if enrolled is None and run.cohort_goal is None:
+        return Cohort(None, None, run.target)
+    wanted = selection.wanted(
+        run.selection,
+        eligible=10**9 if enrolled is None else max(enrolled, least),
+        goal=run.cohort_goal,
+        fraction=run.fraction,
+    )
+    waits = max(wanted, least)
+    invites = waits
+    if run.selection == Way.RANDOM:
+        invites = selection.chosen(
+            waits,
+            goal=run.cohort_goal,
+            fraction=run.fraction,
+            over_selection=run.over_selection,
+            minimum=least,
+        )
+    return Cohort(waits, invites, _target(run, invites))
+
+
+def _target(run: Run, invited: int) -> int:
+    return selection.target(
+        invited,
+        selection=run.selection,
+        target=run.target,
+        goal=run.cohort_goal,
+        over_selection=run.over_selection,
+        quorum=run.quorum,
+    )
+
+
+def lines(run: Run, facts: Facts) -> list[Line]:
+    """What a run does, in the order in which it does it.
+
+    Args:
+        run: Whose rules hold together; it need not be saved.
+        facts: What is known beside them.
+    """
+    numbers = cohort(run, facts.enrolled)
+    return [
+        Line("Rounds", _rounds(run, facts)),
+        Line("Who trains", _who(run, facts, numbers)),
+        Line("Training", _training(run)),
+        Line("Closing", _closing(run, numbers)),
+        Line("Publishing", _publishing(run, facts)),
+        Line("Failing", _failing(run)),
+        Line("On the way", _traffic(run, facts, numbers)),
+        Line("At the longest", _longest(run)),
+    ]
+
+
+def warnings(run: Run, facts: Facts) -> list[str]:
+    """What will keep a run from doing what its rules say, as things stand."""
+    told, least = [], max(run.cohort_min, run.quorum)
+    if facts.enrolled is not None and facts.enrolled < least:
+        there = _some(facts.enrolled, "participant is", "participants are", none="Nobody is")
+        told.append(f"{there} enrolled and a round needs {least}: until more enrol, rounds fail.")
+    if facts.busy:
+        told.append(f"{facts.busy} trains this model now; this run can start when it has ended.")
+    if run.until_metric and not facts.evaluation_samples:
+        told.append(
+            f"The model has no evaluation set: {run.until_metric} is not known, and the run does "
+            "not end by it."
+        )
+    measured = facts.evaluation_samples and facts.metrics
+    for metric in dict.fromkeys((run.until_metric, run.gate_metric)):
+        if metric and measured and metric not in facts.metrics:
+            known = ", ".join(facts.metrics)
+            told.append(f"{metric} is not measured for this model; what is measured: {known}.")
+    return told
+
+
+# --- The sentences ----------------------------------------------------------------------------
+
+
+def _rounds(run: Run, facts: Facts) -> str:
+    text = f"Up to {_some(run.rounds_planned, 'round', 'rounds')}"
+    if run.until_metric and run.until_value is not None:
+        reaches = "falls to" if rules.smaller_is_better(run.until_metric) else "reaches"
+        text += f", fewer if the {run.until_metric} on the held-out set {reaches} "
+        text += f"{run.until_value:g} before"
+    if facts.version is not None:
+        text += f". The first one starts from version {facts.version}"
+    return text + ". Each one starts from the version that is served then."
+
+
+def _who(run: Run, facts: Facts, numbers: Cohort) -> str:
+    wait, least = span(run.selecting_seconds), max(run.cohort_min, run.quorum)
+    if run.selection == Way.FIRST_COME:
+        return (
+            f"Each round invites the first {numbers.invites} of {_enrolled(facts)} who come, for "
+            f"up to {wait}, and each of them trains at once. After that time it goes on with at "
+            f"least {least}, or it fails."
+        )
+    then = "everyone who is there trains"
+    if run.selection == Way.RANDOM:
+        drawn = numbers.invites
+        share = f"{run.fraction:.0%} of them, times {run.over_selection:g}"
+        then = f"{share if drawn is None else drawn} are drawn to train"
+    whom = "all enrolled participants"
+    if numbers.waits_for == facts.enrolled == 1:
+        whom = "the one enrolled participant"
+    elif numbers.waits_for == facts.enrolled is not None:
+        whom = f"all {facts.enrolled} enrolled participants"
+    elif numbers.waits_for is not None:
+        whom = f"{numbers.waits_for} of {_enrolled(facts)}"
+    return (
+        f"Each round waits up to {wait} for {whom}; then {then}. If fewer have come in that time, "
+        f"it goes on with at least {least}, or it fails."
+    )
+
+
+def _enrolled(facts: Facts) -> str:
+    if facts.enrolled is None:
+        return "the enrolled participants"
+    return f"the {_some(facts.enrolled, 'enrolled participant', 'enrolled participants')}"
+
+
+def _training(run: Run) -> str:
+    asked = rules.hyperparameters(run.hyperparameters)
+    text = (
+        f"Each participant trains {_some(asked['epochs'], 'epoch', 'epochs')} over its own data "
+        f"in batches of {asked['batch_size']} with {asked['optimizer']}, "
+        f"learning rate {asked['learning_rate']:g}"
+    )
+    if asked["momentum"]:
+        text += f", momentum {asked['momentum']:g}"
+    if asked["max_steps"] is not None:
+        text += f", at most {_some(asked['max_steps'], 'step', 'steps')}"
+    return text + "."
+
+
+def _closing(run: Run, numbers: Cohort) -> str:
+    ends = "all who were invited have sent their updates"
+    if numbers.target is not None:
+        ends = f"{_some(numbers.target, 'update is', 'updates are')} here"
+    elif run.selection == Way.RANDOM:
+        ends = f"one update for each {run.over_selection:g} who were invited is here"
+    text = (
+        f"Training ends when {ends}, or after {span(run.training_seconds)} with at least "
+        f"{run.quorum}; with fewer the round fails. "
+    )
+    if not run.quarantine_factor:
+        return text + "No update is quarantined for its size."
+    return text + (
+        f"An update is quarantined if its norm is more than {run.quarantine_factor:g} times the "
+        "median of all."
+    )
+
+
+def _publishing(run: Run, facts: Facts) -> str:
+    made = f"{run.strategy} makes a new version of the updates; "
+    if not facts.evaluation_samples:
+        return made + "it is served unmeasured, for the model has no evaluation set."
+    samples = _some(facts.evaluation_samples, "held-out sample", "held-out samples")
+    made += f"it is measured on {samples} and served"
+    if not run.gate_metric:
+        return made + " if all its metrics are finite."
+    side = "above" if rules.smaller_is_better(run.gate_metric) else "below"
+    return made + (
+        f" unless its {run.gate_metric} is more than {run.gate_tolerance:g} {side} that of the "
+        "version before: then the round fails, and the old version stays."
+    )
+
+
+def _failing(run: Run) -> str:
+    if not run.retries:
+        return "The first failed round fails the run."
+    pauses = [span(run.retry_seconds * 2**index) for index in range(min(run.retries, 3))]
+    more = ", and so on" if run.retries > len(pauses) else ""
+    return (
+        f"A failed round is tried again after {', then '.join(pauses)}{more}; the run fails after "
+        f"{run.retries + 1} failed rounds in a row."
+    )
+
+
+def _traffic(run: Run, facts: Facts, numbers: Cohort) -> str:
+    each = size(facts.weights_bytes)
+    text = f"About {each} down and {each} up for each participant in each round"
+    if facts.fixed_bytes:
+        text += f", and {size(facts.fixed_bytes)} down once"
+    if numbers.invites is None:
+        return text + "."
+    total = numbers.invites * (2 * facts.weights_bytes * run.rounds_planned + facts.fixed_bytes)
+    return text + f": about {size(total)} in all, if {numbers.invites} train in each round."
+
+
+def _longest(run: Run) -> str:
+    each = run.selecting_seconds + run.training_seconds
+    rounds = _some(run.rounds_planned, "round", "rounds")
+    return (
+        f"If every wait runs out, a round takes {span(each)} and {rounds} take"
+        f"{'s' * (run.rounds_planned == 1)} {span(each * run.rounds_planned)}."
+    )
+
+
+# --- Words for numbers ------------------------------------------------------------------------
+
+
+def span(seconds: float) -> str:
+    """A time in its two greatest units, as people say it.
+
+    Example:
+        >>> span(300), span(3905), span(90_000)
+        ('5 minutes', '1 hour 5 minutes', '1 day 1 hour')
+    """
+    left, parts = round(seconds), []
+    for unit, length in (("day", 86_400), ("hour", 3600), ("minute", 60), ("second", 1)):
+        count, left = divmod(left, length)
+        if count:
+            parts.append(_some(count, unit, unit + "s"))
+    return " ".join(parts[:2]) or "0 seconds"
+
+
+def size(count: float) -> str:
+    """A number of bytes in decimal units: "4.2 MB"."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            whole = unit == "bytes" or count >= 100
+            return f"{count:.0f} {unit}" if whole else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def _some(count: int, one: str, many: str, *, none: str = "") -> str:
+    if not count and none:
+        return none
+    return f"{count} {one if count == 1 else many}"

@@ -1,0 +1,180 @@
+"""What a run is said to do before it exists: each number counted by hand."""
+
+from typing import Any
+
+import pytest
+
+from models_app.models import Model
+from rounds import preview
+from rounds.models import Run
+from rounds.preview import Cohort, Facts
+
+FACTS = Facts(
+    version=4,
+    enrolled=12,
+    weights_bytes=4_200_000,
+    evaluation_samples=360,
+    metrics={"accuracy": 0.9, "loss": 0.3},
+)
+
+
+def run(**rules: Any) -> Run:
+    return Run(model=Model(slug="digits"), **rules)
+
+
+def text(title: str, facts: Facts = FACTS, **rules: Any) -> str:
+    return dict(preview.lines(run(**rules), facts))[title]
+
+
+@pytest.mark.parametrize(
+    ("rules", "enrolled", "expected"),
+    [
+        # Everyone: all are waited for, all are invited, all have to send.
+        ({}, 12, Cohort(12, 12, 12)),
+        ({}, None, Cohort(None, None, None)),
+        ({"cohort_goal": 8}, 12, Cohort(8, 8, 8)),
+        ({"cohort_goal": 8}, None, Cohort(8, 8, 8)),
+        ({"cohort_goal": 8}, 5, Cohort(5, 5, 5)),
+        ({"cohort_goal": 8, "target": 6}, 12, Cohort(8, 8, 6)),
+        # Nobody enrolled: it waits for the fewest that it could train with.
+        ({"cohort_min": 2, "quorum": 3}, 0, Cohort(3, 3, 3)),
+        # Random: 8 / 0.5 are more than 12 can be; of 12, ceil(8 * 1.3) = 11 are drawn, 8 needed.
+        ({"selection": "random", "fraction": 0.5, "cohort_goal": 8}, 12, Cohort(12, 11, 8)),
+        ({"selection": "random", "fraction": 0.8, "cohort_goal": 8}, 12, Cohort(10, 10, 8)),
+        # Random without a goal: ceil(0.5 * 12 = 6, times 1.3) = 8; ceil(8 / 1.3) = 7 are needed.
+        ({"selection": "random", "fraction": 0.5}, 12, Cohort(12, 8, 7)),
+        # First come: ceil(8 * 1.3) = 11 places, and 8 updates end the round.
+        ({"selection": "first_come", "cohort_goal": 8}, 12, Cohort(None, 11, 8)),
+        ({"selection": "first_come", "cohort_goal": 8}, 3, Cohort(None, 3, 3)),
+    ],
+)
+def test_a_round_counts_so(rules: dict[str, Any], enrolled: int | None, expected: Cohort) -> None:
+    assert preview.cohort(run(**rules), enrolled) == expected
+
+
+def test_the_example_of_the_wizard() -> None:
+    rules: dict[str, Any] = {"selection": "random", "fraction": 0.5, "cohort_goal": 8}
+    assert text("Rounds", **rules) == (
+        "Up to 10 rounds. The first one starts from version 4. "
+        "Each one starts from the version that is served then."
+    )
+    assert text("Who trains", **rules) == (
+        "Each round waits up to 5 minutes for all 12 enrolled participants; then 11 are drawn "
+        "to train. If fewer have come in that time, it goes on with at least 2, or it fails."
+    )
+    assert text("Training", **rules) == (
+        "Each participant trains 1 epoch over its own data in batches of 32 with sgd, "
+        "learning rate 0.01."
+    )
+    assert text("Closing", **rules) == (
+        "Training ends when 8 updates are here, or after 1 hour with at least 2; with fewer the "
+        "round fails. An update is quarantined if its norm is more than 5 times the median of all."
+    )
+    assert text("Publishing", **rules) == (
+        "fedavg makes a new version of the updates; it is measured on 360 held-out samples and "
+        "served unless its accuracy is more than 0.2 below that of the version before: then the "
+        "round fails, and the old version stays."
+    )
+    assert text("Failing", **rules) == (
+        "A failed round is tried again after 5 seconds, then 10 seconds, then 20 seconds; the run "
+        "fails after 4 failed rounds in a row."
+    )
+    # 11 participants, 10 rounds, 4.2 MB each way: 924 MB.
+    assert text("On the way", **rules) == (
+        "About 4.2 MB down and 4.2 MB up for each participant in each round: about 924 MB in all, "
+        "if 11 train in each round."
+    )
+    # 10 times 5 + 60 minutes are 650 minutes.
+    assert text("At the longest", **rules) == (
+        "If every wait runs out, a round takes 1 hour 5 minutes and 10 rounds take "
+        "10 hours 50 minutes."
+    )
+
+
+def test_everyone_is_waited_for() -> None:
+    assert "for all 12 enrolled participants; then everyone who is there" in text("Who trains")
+    assert "for 8 of the 12 enrolled" in text("Who trains", cohort_goal=8)
+    assert "for all enrolled participants" in text("Who trains", Facts())
+
+
+def test_who_comes_first_trains_at_once() -> None:
+    told = text("Who trains", selection="first_come", cohort_goal=8, selecting_seconds=90)
+    assert told == (
+        "Each round invites the first 11 of the 12 enrolled participants who come, for up to "
+        "1 minute 30 seconds, and each of them trains at once. After that time it goes on with at "
+        "least 2, or it fails."
+    )
+
+
+def test_a_run_may_end_early() -> None:
+    told = text("Rounds", until_metric="accuracy", until_value=0.95, rounds_planned=1)
+    assert told.startswith("Up to 1 round, fewer if the accuracy on the held-out set reaches 0.95")
+    assert "loss on the held-out set falls to 0.1" in text(
+        "Rounds", until_metric="loss", until_value=0.1
+    )
+
+
+def test_hyperparameters_are_told_as_they_are() -> None:
+    asked = {"epochs": 3, "momentum": 0.9, "max_steps": 100, "learning_rate": 0.001}
+    assert text("Training", hyperparameters=asked) == (
+        "Each participant trains 3 epochs over its own data in batches of 32 with sgd, "
+        "learning rate 0.001, momentum 0.9, at most 100 steps."
+    )
+
+
+def test_what_is_switched_off_is_said_too() -> None:
+    assert text("Closing", quarantine_factor=0.0).endswith("No update is quarantined for its size.")
+    assert text("Publishing", gate_metric="").endswith("if all its metrics are finite.")
+    assert text("Failing", retries=0) == "The first failed round fails the run."
+    assert "and so on; the run fails after 6" in text("Failing", retries=5)
+    assert "served unmeasured" in text("Publishing", Facts(enrolled=3))
+    assert "loss is more than 0.2 above" in text("Publishing", gate_metric="loss")
+
+
+def test_what_travels_once_is_counted_once() -> None:
+    facts = Facts(enrolled=2, weights_bytes=1_000_000, fixed_bytes=500_000)
+    # 2 participants: 2 MB in each of 3 rounds, and 0.5 MB once, are 13 MB.
+    assert text("On the way", facts, rounds_planned=3) == (
+        "About 1.0 MB down and 1.0 MB up for each participant in each round, and 500 kB down "
+        "once: about 13.0 MB in all, if 2 train in each round."
+    )
+
+
+@pytest.mark.parametrize(
+    ("facts", "rules", "part"),
+    [
+        (Facts(enrolled=0), {}, "Nobody is enrolled and a round needs 2"),
+        (Facts(enrolled=1), {}, "1 participant is enrolled and a round needs 2"),
+        (Facts(enrolled=2), {"quorum": 3}, "2 participants are enrolled and a round needs 3"),
+        (Facts(busy="autumn (run 4)"), {}, "autumn (run 4) trains this model now"),
+        (Facts(), {"until_metric": "accuracy", "until_value": 0.9}, "no evaluation set"),
+        (FACTS, {"gate_metric": "auc"}, "auc is not measured"),
+    ],
+)
+def test_what_will_not_work_is_said_before(facts: Facts, rules: dict[str, Any], part: str) -> None:
+    (warning,) = preview.warnings(run(**rules), facts)
+    assert part in warning
+
+
+def test_nothing_is_warned_of_without_need() -> None:
+    assert preview.warnings(run(), FACTS) == []
+    assert preview.warnings(run(), Facts()) == []
+
+
+def test_times_and_sizes_are_said_as_people_say_them() -> None:
+    assert [preview.span(seconds) for seconds in (1, 60, 300, 3905, 90_000, 0)] == [
+        "1 second",
+        "1 minute",
+        "5 minutes",
+        "1 hour 5 minutes",
+        "1 day 1 hour",
+        "0 seconds",
+    ]
+    assert [preview.size(count) for count in (0, 999, 4_200, 150_000, 4_200_000, 10**12)] == [
+        "0 bytes",
+        "999 bytes",
+        "4.2 kB",
+        "150 kB",
+        "4.2 MB",
+        "1.0 TB",
+    ]
