@@ -9,7 +9,8 @@ from typing import Any
 
 from django import forms
 
-from accounts.roles import OPERATORS, Role
+from accounts.roles import OPERATORS, VIEWERS, Role
+from accounts.tokens import delete_token
 
 
 @dataclass(frozen=True)
@@ -60,3 +61,15 @@ def possible(
         for name, one in decisions.items()
         if not roles.isdisjoint(one.roles) and one.possible(row)
     }
+
+
+TOKEN = {
+    "delete": Decision(
+        label="Delete",
+        happens="Whatever shows this token is refused from now on. It cannot be had back.",
+        verb=delete_token,
+        done="{row} is deleted.",
+        roles=VIEWERS,
+        danger=True,
+    ),
+}

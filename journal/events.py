@@ -53,6 +53,8 @@ KINDS: dict[str, frozenset[str]] = {
         "participant.left": "name",
         "join_code.created": "label max_uses expires_at",
         "join_code.withdrawn": "label",
+        "token.created": "label expires_at user",
+        "token.deleted": "label user",
         "run.created": "name strategy",
         "run.started": "",
         "run.paused": "",

@@ -82,7 +82,7 @@ WIRE = ("client_sdk.wire", "client_sdk.architecture")
 FORBIDDEN = {
     "client_sdk": {"fedserver", "frontend", "rounds", "models_app", "accounts", "journal"},
     "journal": {"fedserver", "frontend", "rounds", "models_app"},
-    "accounts": {"fedserver", "frontend", "rounds", "models_app", "journal"},
+    "accounts": {"fedserver", "frontend", "rounds", "models_app"},
     "models_app": {"fedserver", "frontend", "rounds"},
     "rounds": {"fedserver", "frontend"},
     "frontend": {"fedserver"},

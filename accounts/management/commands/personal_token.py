@@ -7,7 +7,7 @@ from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 
-from accounts.models import PersonalToken
+from accounts.tokens import make_token
 
 
 class Command(BaseCommand):
@@ -25,5 +25,5 @@ class Command(BaseCommand):
             raise CommandError(f"Expected an existing user. Received: {options['username']}")
         days = options["days"]
         expires_at = timezone.now() + timedelta(days=days) if days else None
-        _, secret = PersonalToken.objects.issue(user, options["label"], expires_at)
+        _, secret = make_token(user, label=options["label"], expires_at=expires_at, actor="")
         self.stdout.write(secret)
