@@ -9,22 +9,26 @@ What is refused leaves no file and no update; the assignment stays open, so that
 may send a good one. After `MAX_REFUSALS` bad ones it is rejected.
 """
 
+import dataclasses
 import hashlib
 import logging
 import os
 import shutil
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
+from django.db import DatabaseError
 from django.db.models import F
 
 from client_sdk import wire
 from journal import events
 from models_app import blobs
-from rounds import clock, enrolment, lifecycle
+from rounds import clock, enrolment, lifecycle, moves
 from rounds.errors import NoSpace, TooLarge, UpdateConflict, UpdateInvalid
 from rounds.models import Assignment, Participant, Round, Update
 
@@ -46,6 +50,7 @@ class Admission:
     signed: bytes  # the manifest exactly as it came
     signature: str
     receipt: dict[str, Any] | None = None  # it is here already: no body is needed
+    began: float = dataclasses.field(default_factory=time.monotonic)
 
 
 def admit(
@@ -190,6 +195,23 @@ class Landing:
         self.path.unlink(missing_ok=True)
 
 
+def tell(admission: Admission, landed: int) -> None:
+    """Let those who watch know how much of a long upload has landed.
+
+    Raises:
+        RoundClosed: Nobody waits for the rest.
+    """
+    try:
+        lifecycle.report(
+            admission.participant,
+            admission.assignment.pk,
+            activity=Assignment.Activity.UPLOADING,
+            fraction=landed / max(admission.manifest.length, 1),
+        )
+    except DatabaseError as error:
+        logger.warning("Assignment %d: no news: %s", admission.assignment.pk, error)
+
+
 def settle(admission: Admission, landing: Landing) -> dict[str, Any]:
     """Judge what has landed, and count it once.
 
@@ -216,14 +238,13 @@ def settle(admission: Admission, landing: Landing) -> dict[str, Any]:
         # The lock that closing takes too: an update is counted whole or refused.
         phase = Round.objects.select_for_update(no_key=True).get(pk=mine.round_id).phase
         now = clock.now()
+        done = _done(admission, now)
         moved = phase in Round.OPEN and Assignment.objects.filter(
             pk=mine.pk, state__in=Assignment.OPEN
         ).update(
             state=Assignment.State.UPLOADED,
             uploaded_at=now,
-            last_seen_at=now,
-            activity=Assignment.Activity.UPLOADING,
-            fraction=1.0,
+            **done,
         )
         if moved:
             update = Update.objects.create(
@@ -240,6 +261,7 @@ def settle(admission: Admission, landing: Landing) -> dict[str, Any]:
             journal.record(
                 "assignment.uploaded",
                 actor=admission.participant.name,
+                at=now,
                 run=mine.round.run_id,
                 round=mine.round_id,
                 assignment=mine.pk,
@@ -249,11 +271,25 @@ def settle(admission: Admission, landing: Landing) -> dict[str, Any]:
                 bytes=blob.bytes,
                 norm=norm,
                 metrics=told.metrics,
+                progress=moves.progress(Assignment.objects.get(pk=mine.pk)),
             )
             return receipt(update)
     if (again := _receipt_if_here(mine, told)) is not None:
         return again
     raise lifecycle.closed(mine)
+
+
+def _done(admission: Admission, now: datetime) -> dict[str, Any]:
+    """The columns of an assignment whose upload has ended now."""
+    uploading = Assignment.Activity.UPLOADING
+    began = now - timedelta(seconds=time.monotonic() - admission.began)
+    known = Assignment.objects.values_list("activities", flat=True).get(pk=admission.assignment.pk)
+    return {
+        "activity": uploading,
+        "fraction": 1.0,
+        "activities": {uploading: began.isoformat()} | known,
+        "last_seen_at": now,
+    }
 
 
 def _inspect(admission: Admission, landing: Landing) -> float:
@@ -279,7 +315,8 @@ def refuse(mine: Assignment, error: UpdateInvalid) -> UpdateInvalid:
     with events.transaction() as journal:
         open_ = Assignment.objects.filter(pk=mine.pk, state__in=Assignment.OPEN)
         if open_.update(refusals=F("refusals") + 1):
-            subjects = {"run": mine.round.run_id, "round": mine.round_id}
+            refusals = open_.values_list("refusals", flat=True).get()
+            subjects: dict[str, Any] = {"run": mine.round.run_id, "round": mine.round_id}
             journal.record(
                 "assignment.refused",
                 actor=mine.participant.name,
@@ -289,6 +326,7 @@ def refuse(mine: Assignment, error: UpdateInvalid) -> UpdateInvalid:
                 participant=mine.participant_id,
                 name=mine.participant.name,
                 code=code,
+                refusals=refusals,
             )
             lifecycle.reject(open_.filter(refusals__gte=MAX_REFUSALS), journal, code, reason)
     return error

@@ -11,11 +11,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 from django.conf import settings
 from django.db import connection
 from django.db.models import F, Q
 
+from journal import events
 from rounds import clock
 from rounds.models import Round
 
@@ -43,6 +45,7 @@ def hold(round_id: int, phase: str) -> Iterator[str | None]:
     if not _take(round_id, phase, token):
         yield None
         return
+    _tell(round_id)
     stop = threading.Event()
     renewal = threading.Thread(target=_renew, args=(round_id, token, stop), daemon=True)
     renewal.start()
@@ -72,7 +75,9 @@ def _renew(round_id: int, token: str, stop: threading.Event) -> None:
         while not stop.wait(settings.LEASE_SECONDS / 3):
             expires = clock.now() + timedelta(seconds=settings.LEASE_SECONDS)
             in_time = Q(deadline=None) | Q(deadline__gt=clock.now())
-            Round.objects.filter(in_time, pk=round_id, lease=token).update(lease_expires_at=expires)
+            mine = Round.objects.filter(in_time, pk=round_id, lease=token)
+            if mine.update(lease_expires_at=expires):
+                _tell(round_id)
     except Exception:
         # Without renewal the lease runs out, and another worker takes over: that is the design.
         logger.exception("Round %d: the lease was not renewed", round_id)
@@ -81,6 +86,28 @@ def _renew(round_id: int, token: str, stop: threading.Event) -> None:
 
 
 def _give_back(round_id: int, token: str, error: Exception) -> None:
-    Round.objects.filter(pk=round_id, lease=token).update(
-        lease="", lease_expires_at=None, reason=f"{type(error).__name__}: {error}"
-    )
+    reason = f"{type(error).__name__}: {error}"
+    with events.transaction() as journal:
+        held = Round.objects.filter(pk=round_id, lease=token)
+        if held.update(lease="", lease_expires_at=None, reason=reason):
+            round_ = Round.objects.get(pk=round_id)
+            journal.record("round.stumbled", reason=reason, **_work(round_))
+
+
+def _tell(round_id: int) -> None:
+    """Let those who watch know that a worker holds the round, and until when."""
+    round_ = Round.objects.get(pk=round_id)
+    if round_.lease_expires_at is not None:
+        expires = round_.lease_expires_at.isoformat()
+        events.hint("round.taken", **_work(round_), expires_at=expires)
+
+
+def _work(round_: Round) -> dict[str, Any]:
+    """What a worker works at, in the words of the journal."""
+    return {
+        "run": round_.run_id,
+        "round": round_.pk,
+        "number": round_.number,
+        "phase": round_.phase,
+        "attempts": round_.attempts,
+    }

@@ -50,6 +50,7 @@ from rounds.moves import (
     move_assignments,
     move_round,
     move_run,
+    progress,
     subjects,
 )
 
@@ -128,11 +129,15 @@ def _open_round(run: Run, journal: Journal) -> Round:
     Run.objects.filter(pk=run.pk).update(next_round_at=None)
     journal.record(
         "round.opened",
+        at=now,
         run=run.pk,
         round=opened.pk,
         model=run.model_id,
         number=number,
         base=base.number,
+        target=opened.target,
+        quorum=opened.quorum,
+        deadline=opened.deadline.isoformat() if opened.deadline else None,
     )
     return opened
 
@@ -235,10 +240,18 @@ def _room(run: Run) -> int:
 
 def _be_there(round_: Round, participant: Participant) -> None:
     """Checked in, to be chosen from when enough are there."""
-    CheckIn.objects.bulk_create(
-        [CheckIn(round=round_, participant=participant)], ignore_conflicts=True
-    )
-    if _enough_are_there(round_):
+    _, is_new = CheckIn.objects.get_or_create(round=round_, participant=participant)
+    there, wanted = gathering(round_)
+    if is_new:
+        events.hint(
+            "round.checked_in",
+            run=round_.run_id,
+            round=round_.pk,
+            number=round_.number,
+            checked_in=there,
+            wanted=wanted,
+        )
+    if there >= wanted:
         _select(round_.pk)
 
 
@@ -252,15 +265,23 @@ def _there(round_: Round) -> QuerySet[CheckIn]:
     return round_.check_ins.filter(participant__state=Participant.State.ACTIVE)
 
 
-def _enough_are_there(round_: Round) -> bool:
+def gathering(round_: Round) -> tuple[int, int]:
+    """How many have come to a selecting round, and how many it waits for."""
     run = round_.run
+    if run.selection == Run.Selection.FIRST_COME:
+        return round_.assignments.count(), _room(run)
     wanted = selection.wanted(
         run.selection,
         eligible=max(_eligible(run).count(), _fewest(run)),
         goal=run.cohort_goal,
         fraction=run.fraction,
     )
-    return _there(round_).count() >= max(wanted, _fewest(run))
+    return _there(round_).count(), max(wanted, _fewest(run))
+
+
+def _enough_are_there(round_: Round) -> bool:
+    there, wanted = gathering(round_)
+    return there >= wanted
 
 
 def _select(round_id: int) -> bool:
@@ -285,20 +306,25 @@ def _select(round_id: int) -> bool:
 
 def _invite(round_: Round, participants: Sequence[int], journal: Journal) -> None:
     now = clock.now()
-    names = dict(Participant.objects.filter(pk__in=participants).values_list("pk", "name"))
+    known = Participant.objects.in_bulk(participants)
     # By name and not by id: who enrolled first must not change what a run with a seed gives.
     invited = Assignment.objects.bulk_create(
         Assignment(
             round=round_,
             participant_id=one,
-            seed=selection.derive_seed(round_.seed, names[one]),
+            seed=selection.derive_seed(round_.seed, known[one].name),
             invited_at=now,
         )
         for one in participants
     )
     for one in invited:
+        who = known[one.participant_id]
         journal.record(
-            "assignment.invited", **subjects(one, round_), name=names[one.participant_id]
+            "assignment.invited",
+            at=now,
+            **subjects(one, round_),
+            name=who.name,
+            uuid=str(who.uuid),
         )
 
 
@@ -323,6 +349,7 @@ def _start_training(round_: Round, journal: Journal) -> bool:
             "deadline": now + timedelta(seconds=run.training_seconds),
         },
         invited=invited,
+        target=target,
     )
 
 
@@ -393,11 +420,15 @@ def report(
         RoundClosed: It no longer counts; the participant may stop training.
     """
     mine = own_assignment(participant, assignment_id)
+    now = clock.now()
     told = {"activity": activity, "fraction": fraction, "epoch": epoch, "epochs": epochs}
     told = {name: value for name, value in told.items() if value is not None}
     if metrics:
         told["metrics"] = metrics
-    now = clock.now()
+    if activity == mine.activity == Assignment.Activity.UPLOADING:
+        told["fraction"] = max(fraction, mine.fraction)  # we have counted the bytes ourselves
+    if activity not in mine.activities:
+        told["activities"] = mine.activities | {activity: now.isoformat()}
     open_ = Assignment.objects.filter(
         pk=mine.pk, state__in=Assignment.OPEN, round__phase__in=Round.OPEN
     )
@@ -412,9 +443,11 @@ def report(
                 journal,
                 training_at=now,
             )
+    mine.refresh_from_db(fields=["state", "fraction", "epoch", "epochs", "metrics", "activities"])
+    latest = progress(mine) | {"activity": activity}
+    del latest["last_seen_at"]  # it is when this is said
     who = subjects(mine, mine.round)
-    events.hint("assignment.progress", **who, name=participant.name, **told)
-    mine.refresh_from_db(fields=["state"])
+    events.hint("assignment.progress", at=now, **who, name=participant.name, **latest)
     return mine
 
 
@@ -682,6 +715,8 @@ def aggregate(round_id: int) -> bool:
                     "diagnostics": diagnostics,
                     **NO_LEASE,
                 },
+                version=candidate.pk,
+                version_number=candidate.number,
                 diagnostics=diagnostics,
                 seconds=(now - began).total_seconds(),
             )
@@ -807,7 +842,7 @@ def measure_base(round_id: int) -> dict[str, Any]:
         measured = keras_bridge.evaluate(base)
         if not base.metrics:
             registry.record_metrics(base, measured)
-            return measured
+            return measured.metrics
     metrics: dict[str, Any] = base.metrics
     return metrics
 
@@ -820,22 +855,25 @@ def _publish(round_id: int, lease: str, before: dict[str, Any], measured: dict[s
             return False
         if measured:
             registry.record_metrics(version, measured)
+        told = {"metrics": measured, "base_metrics": before}
         if refusal := gate(run.gate_metric, run.gate_tolerance, before, measured):
-            return _fail_round(round_, journal, "gate", refusal)
+            return _fail_round(round_, journal, "gate", refusal, **told)
         try:
             registry.publish(version, reason=version.reason, expected_served=round_.base)
         except StaleBase as error:
-            return _fail_round(round_, journal, "base_replaced", str(error))
+            return _fail_round(round_, journal, "base_replaced", str(error), **told)
         except WrongStage as error:
-            return _fail_round(round_, journal, "version_rejected", str(error))
+            return _fail_round(round_, journal, "version_rejected", str(error), **told)
         now = clock.now()
         moved = move_round(
             round_,
             Phase.PUBLISHED,
             journal,
             changes={"ended_at": now, "deadline": None, "reason": "", **NO_LEASE},
-            metrics=measured,
+            version=version.pk,
+            version_number=version.number,
             seconds=(now - round_.opened_at).total_seconds(),
+            **told,
         )
         Run.objects.filter(pk=run.pk).update(failures=0)
         _go_on(run, journal, measured)
@@ -891,13 +929,21 @@ def _until_is_met(run: Run, metrics: dict[str, Any]) -> bool:
     return bool(value >= run.until_value)
 
 
-def _fail_round(round_: Round, journal: Journal, code: str, reason: str) -> bool:
+def _fail_round(
+    round_: Round, journal: Journal, code: str, reason: str, **measured: dict[str, Any]
+) -> bool:
     """End a round without a version; its run tries again, later and later, and then gives up."""
     _end_assignments(round_, journal, "round_failed", f"The round failed: {reason}")
     _reject_candidate(round_, reason)
     changes = {"code": code, "reason": reason, "ended_at": clock.now(), "deadline": None}
     moved = move_round(
-        round_, Phase.FAILED, journal, reason=reason, changes=changes | NO_LEASE, code=code
+        round_,
+        Phase.FAILED,
+        journal,
+        reason=reason,
+        changes=changes | NO_LEASE,
+        code=code,
+        **measured,
     )
     run = round_.run
     failures = run.failures + 1
@@ -906,13 +952,21 @@ def _fail_round(round_: Round, journal: Journal, code: str, reason: str) -> bool
         Run.objects.filter(pk=run.pk, state__in=(RunState.RUNNING, RunState.PAUSED)).update(
             state=RunState.FAILED, reason=sentence, failures=failures, ended_at=clock.now()
         )
-        journal.record("run.failed", run=run.pk, model=run.model_id, reason=sentence)
+        journal.record(
+            "run.failed", run=run.pk, model=run.model_id, reason=sentence, failures=failures
+        )
     else:
         pause = min(run.retry_seconds * 2 ** (failures - 1), MAX_BACK_OFF)
-        Run.objects.filter(pk=run.pk).update(
-            failures=failures, next_round_at=clock.now() + timedelta(seconds=pause)
+        again = clock.now() + timedelta(seconds=pause)
+        Run.objects.filter(pk=run.pk).update(failures=failures, next_round_at=again)
+        journal.record(
+            "run.retrying",
+            run=run.pk,
+            model=run.model_id,
+            failures=failures,
+            seconds=pause,
+            next_round_at=again.isoformat(),
         )
-        journal.record("run.retrying", run=run.pk, failures=failures, seconds=pause)
     return moved
 
 

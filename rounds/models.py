@@ -266,6 +266,7 @@ class Assignment(models.Model):
     refusals = models.PositiveIntegerField(default=0, help_text="uploads that were not valid")
     seed = models.BigIntegerField(default=0)
     activity = models.CharField(max_length=11, choices=Activity, blank=True)
+    activities = models.JSONField(default=dict, help_text="when each activity was first reported")
     fraction = models.FloatField(default=0.0, validators=[MaxValueValidator(1.0)])
     epoch = models.PositiveIntegerField(null=True)
     epochs = models.PositiveIntegerField(null=True)

@@ -43,6 +43,13 @@ ASSIGNMENT_MOVES: dict[str, tuple[str, ...]] = {
 }
 
 
+# The column that says when a round came into a phase, or an assignment into a state.
+ROUND_TIMES: dict[str, str] = {
+    Phase.TRAINING: "training_at",
+    Phase.AGGREGATING: "aggregating_at",
+    Phase.EVALUATING: "evaluating_at",
+    **dict.fromkeys((Phase.PUBLISHED, Phase.FAILED, Phase.CANCELLED), "ended_at"),
+}
 # What a round looks like when no worker holds it.
 NO_LEASE = {"lease": "", "lease_expires_at": None, "attempts": 0}
 
@@ -69,16 +76,22 @@ def move_round(
     changes: dict[str, Any],
     **data: Any,
 ) -> bool:
-    """One legal move of a round: conditional UPDATE, then its line. False: someone was faster."""
+    """One legal move of a round: conditional UPDATE, then its line. False: someone was faster.
+
+    The line has the row's own time and its new deadline: who reads the journal alone knows them.
+    """
     if to not in ROUND_MOVES[round_.phase]:
         raise illegal(f"a round that may become {to}", round_.phase)
     moved = Round.objects.filter(pk=round_.pk, phase=round_.phase).update(phase=to, **changes)
     if moved:
         round_.phase = to
+        if changes.get("deadline"):
+            data["deadline"] = changes["deadline"].isoformat()
         journal.record(
             f"round.{to}",
             actor=actor,
             reason=reason,
+            at=changes[ROUND_TIMES[to]],
             run=round_.run_id,
             round=round_.pk,
             model=round_.run.model_id,
@@ -133,22 +146,39 @@ def move_assignments(
     )
     if to not in (Place.TRAINING, Place.UPLOADED):
         changes["ended_at"] = clock.now()
+    at = changes.get("ended_at") or changes["training_at"]
     moved = Assignment.objects.filter(pk__in=[one.pk for one in found], state__in=legal).update(
         state=to, **changes
     )
-    data = (data or {}) | (
-        {"code": changes["code"]} if to in (Place.FAILED, Place.REJECTED) else {}
-    )
+    data = (data or {}) | ({"code": changes["code"]} if "code" in changes else {})
     for one in found:
+        # It may have been reported since a reader of the journal last heard of it.
+        last = {"progress": progress(one)} if one.state in Assignment.OPEN else {}
         journal.record(
             f"assignment.{to}",
             actor=actor,
             reason=changes.get("reason", ""),
+            at=at,
             **subjects(one, one.round),
             name=one.participant.name,
             **data,
+            **last,
         )
     return moved
+
+
+def progress(assignment: Assignment) -> dict[str, Any]:
+    """How far an assignment is, whole: who hears of the latest needs to have heard of no other."""
+    seen = assignment.last_seen_at
+    return {
+        "activity": assignment.activity,
+        "fraction": assignment.fraction,
+        "epoch": assignment.epoch,
+        "epochs": assignment.epochs,
+        "metrics": assignment.metrics,
+        "activities": assignment.activities,
+        "last_seen_at": seen.isoformat() if seen else None,
+    }
 
 
 def subjects(assignment: Assignment, round_: Round) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import asyncio
 import json
 import logging
 import re
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -49,6 +50,7 @@ MAX_WAIT = 25.0  # seconds; proxies commonly cut a silent connection at 30 or 60
 CHECK_IN_BYTES = 16_384
 SILENCE = 60.0  # seconds without a byte of the body; who is gone without a word must not stay
 CHUNK = 1 << 20
+TELL_EVERY = 0.5  # seconds between the news of a long upload
 UPLOADS_AT_ONCE = 2  # of one assignment: one that hangs, and the one that is to replace it
 BODY_TYPES = ("application/octet-stream", "application/vnd.safetensors")
 
@@ -331,7 +333,7 @@ async def _receive(
         return
     landing = await _file(intake.Landing, length)
     try:
-        await _land(exchange, landing)
+        await _land(exchange, landing, admission)
         receipt = await _row(_settle, admission, landing)
     finally:
         await _file(landing.close)
@@ -361,9 +363,10 @@ def _declared_length(headers: dict[str, str]) -> int:
     return int(length)
 
 
-async def _land(exchange: Exchange, landing: intake.Landing) -> None:
+async def _land(exchange: Exchange, landing: intake.Landing, admission: intake.Admission) -> None:
     """Two buffers: one fills from the network while the other is hashed and written."""
     buffer, writing = bytearray(), None
+    told = time.monotonic()
     try:
         async for part in exchange.body():
             buffer += part
@@ -372,6 +375,9 @@ async def _land(exchange: Exchange, landing: intake.Landing) -> None:
                     await writing
                 writing = asyncio.ensure_future(_file(landing.write, buffer))
                 buffer = bytearray()
+                if time.monotonic() - told > TELL_EVERY:
+                    told = time.monotonic()
+                    await _row(intake.tell, admission, landing.length)
         if writing is not None:
             await writing
         await _file(landing.write, buffer)
