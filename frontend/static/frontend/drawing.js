@@ -1,8 +1,8 @@
 // <fs-drawing module="curves" source="history"></fs-drawing>: a drawing module in a page.
 //
 // Its data is the JSON of the script whose id is `source`, and again whenever a live refresh has
-// put another one in its place. A live refresh must leave what has been drawn alone: region.js
-// does not look into an <fs-drawing>.
+// put another one in its place; its data-… attributes are further values of the drawing's model.
+// A live refresh must leave what has been drawn alone: region.js does not look into an <fs-drawing>.
 import { Model } from "../drawings/model.js";
 
 class Drawing extends HTMLElement {
@@ -12,6 +12,7 @@ class Drawing extends HTMLElement {
   #watcher;
 
   async connectedCallback() {
+    for (const [name, value] of Object.entries(this.dataset)) this.#model.set(name, value);
     this.#read();
     this.#watcher = new MutationObserver(() => this.#read());
     this.#watcher.observe(this.closest("fs-live") ?? document.body, {
