@@ -6,7 +6,7 @@ FedserverError                     (models_app.errors, the root of the house)
 ├── NotAllowed                     403
 │   ├── JoinCodeInvalid · ParticipantSuspended · ParticipantRevoked
 ├── NotFound                       404
-│   └── AssignmentNotFound · BlobNotFound
+│   └── AssignmentNotFound · ParticipantNotFound · BlobNotFound
 ├── Conflict                       409
 │   ├── RoundClosed · UpdateConflict · IllegalMove · ModelBusy
 ├── UploadRefused
@@ -60,6 +60,10 @@ class NotFound(FedserverError):
 
 class AssignmentNotFound(NotFound):
     code, title = "assignment_not_found", "No such assignment"
+
+
+class ParticipantNotFound(NotFound):
+    code, title = "participant_not_found", "No such participant"
 
 
 class BlobNotFound(NotFound):

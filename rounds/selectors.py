@@ -1,14 +1,34 @@
 """Every read of the room: named here, so that doors and pages ask the same questions."""
 
-from collections.abc import Iterator, Sequence
+import re
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
+from uuid import UUID
 
-from django.db.models import Count, Max, Q, QuerySet, Sum
+from django.db.models import (
+    Case,
+    Count,
+    F,
+    FloatField,
+    Max,
+    OuterRef,
+    Prefetch,
+    Q,
+    QuerySet,
+    Subquery,
+    Sum,
+    Value,
+    When,
+)
+from django.db.models.functions import Cast, Coalesce, NullIf
 
 from models_app import selectors as registry
-from rounds import clock, history
-from rounds.models import Assignment, JoinCode, Participant, Round, Run
+from rounds import attendance, clock, history
+from rounds.errors import ParticipantNotFound
+from rounds.models import Assignment, JoinCode, Participant, Round, Run, Update
 
 Place = Assignment.State
 _HEAVY = ("architecture", "weights_manifest")  # of a model: megabytes, and no list shows them
@@ -72,17 +92,6 @@ def participants() -> QuerySet[Participant]:
     )
 
 
-def online_since() -> datetime:
-    """Who was seen at this moment or later is online."""
-    return clock.now() - ONLINE_WITHIN
-
-
-def online() -> QuerySet[Participant]:
-    """Active participants that are online."""
-    active = Participant.objects.filter(state=Participant.State.ACTIVE)
-    return active.filter(last_seen_at__gte=online_since())
-
-
 def open_round_ids(participant: Participant) -> list[int]:
     """Ids of the rounds that wait for updates, or for who comes, and may wait for this one."""
     waiting = Round.objects.filter(phase__in=Round.OPEN)
@@ -129,6 +138,197 @@ def round_line(one: Any) -> dict[str, Any]:
         "seconds": seconds,
         "overhead_seconds": overhead,
     }
+
+
+# --- Participants, as people look at them -----------------------------------------------------
+
+# A round that failed or was cancelled says nothing of those who had a place in it, but for who
+# was still training when too few had come in.
+_VOID = Q(code="round_cancelled") | (
+    Q(code="round_failed") & ~Q(state=Place.LATE, round__code="quorum_not_met")
+)
+_ENDED = Q(state__in=attendance.ENDED) & ~_VOID
+_SAMPLES = Sum("update__samples", filter=Q(state=Place.ACCEPTED))
+
+
+def _each(number: Any) -> Subquery:
+    """A number of each participant's assignments, for a list to be ordered by."""
+    mine = Assignment.objects.filter(participant=OuterRef("pk")).order_by()
+    return Subquery(mine.values("participant").annotate(number=number).values("number"))
+
+
+PARTICIPANT_ORDERS: dict[str, tuple[Any, ...]] = {
+    "name": (),
+    "seen": (F("last_seen_at").desc(nulls_last=True),),
+    "new": (F("enrolled_at").desc(),),
+    "rounds": (Coalesce(_each(Count("pk")), 0).desc(),),
+    "unreliable": (
+        _each(
+            Cast(Count("pk", filter=_ENDED & Q(state=Place.ACCEPTED)), FloatField())
+            / NullIf(Count("pk", filter=_ENDED), Value(0))
+        ).asc(nulls_last=True),
+    ),
+    "samples": (Coalesce(_each(_SAMPLES), 0).desc(),),
+}
+
+
+def online_since() -> datetime:
+    """Who was seen at this moment or later is online."""
+    return clock.now() - ONLINE_WITHIN
+
+
+def _is_online() -> Q:
+    return Q(state=Participant.State.ACTIVE, last_seen_at__gte=online_since())
+
+
+def online() -> QuerySet[Participant]:
+    """Active participants that are online."""
+    return Participant.objects.filter(_is_online())
+
+
+def participant_counts() -> dict[str, int]:
+    """How many there are in all, in each state, and online."""
+    states = {str(one): Count("pk", filter=Q(state=one)) for one in Participant.State}
+    return Participant.objects.aggregate(
+        all=Count("pk"), online=Count("pk", filter=_is_online()), **states
+    )
+
+
+def find_participants(
+    *,
+    search: str = "",
+    state: str = "",
+    online: bool | None = None,
+    model: str | None = None,
+    join_code: int | None = None,
+    order: str = "name",
+) -> QuerySet[Participant]:
+    """Participants to be listed, with `is_online`; what is left out does not narrow.
+
+    Args:
+        search: A part of the name, or how the id begins.
+        state: Of the participant.
+        online: Whether it is.
+        model: Slug of the model that it is bound to; "" for those bound to none.
+        join_code: The id of the code that it came with.
+        order: One of `PARTICIPANT_ORDERS`.
+    """
+    is_online = Case(When(_is_online(), then=True), default=False)
+    found = _light(Participant.objects.annotate(is_online=is_online), "model")
+    if search:
+        found = found.filter(Q(name__icontains=search) | _id_begins(search))
+    if state:
+        found = found.filter(state=state)
+    if online is not None:
+        found = found.filter(is_online=online)
+    if model is not None:
+        found = found.filter(model__slug=model) if model else found.filter(model=None)
+    if join_code is not None:
+        found = found.filter(join_code=join_code)
+    return found.order_by(*PARTICIPANT_ORDERS[order], "name", "id")
+
+
+def _id_begins(text: str) -> Q:
+    """Participants whose id begins so; none for what does not begin an id."""
+    start = text.replace("-", "").lower()
+    if not re.fullmatch("[0-9a-f]{4,32}", start):
+        return Q(pk__in=())
+    return Q(uuid__range=(UUID(start.ljust(32, "0")), UUID(start.ljust(32, "f"))))
+
+
+def participant(uuid: UUID) -> Participant:
+    """One participant, with `is_online`, its model and its join code.
+
+    Raises:
+        ParticipantNotFound: There is none.
+    """
+    rows = find_participants().select_related("model", "join_code__created_by")
+    found = rows.filter(uuid=uuid).first()
+    if found is None:
+        raise ParticipantNotFound(f"Expected the id of a participant. Received: {uuid}")
+    return found
+
+
+def attendances(participants: Sequence[Participant]) -> dict[int, attendance.Attendance]:
+    """What the rounds of each of these came to, by two queries whatever their number."""
+    outcome = Case(When(_VOID, then=Value(attendance.VOID)), default=F("state"))
+    rows = (
+        Assignment.objects.filter(participant__in=participants)
+        .order_by()
+        .values("participant", "round__run__model", outcome=outcome)
+        .annotate(count=Count("pk"), samples=_SAMPLES)
+    )
+    told: dict[int, list[Any]] = {one.pk: [] for one in participants}
+    for row in rows:
+        told[row["participant"]].append(row)
+    totals = samples_by_model({row["round__run__model"] for row in rows})
+    return {pk: _attendance(mine, totals) for pk, mine in told.items()}
+
+
+def _attendance(rows: list[Any], totals: dict[int, int]) -> attendance.Attendance:
+    counts: Counter[str] = Counter()
+    for row in rows:
+        counts[row["outcome"]] += row["count"]
+    models = {row["round__run__model"] for row in rows}
+    return attendance.Attendance(
+        counts=counts,
+        samples=sum(row["samples"] or 0 for row in rows),
+        all_samples=sum(totals.get(model, 0) for model in models),
+    )
+
+
+def samples_by_model(models: Iterable[int]) -> dict[int, int]:
+    """How many samples lie behind the accepted updates to each of these models."""
+    accepted = Assignment.objects.filter(state=Place.ACCEPTED, round__run__model__in=models)
+    rows = accepted.order_by().values_list("round__run__model").annotate(Sum("update__samples"))
+    return {model: samples or 0 for model, samples in rows}
+
+
+def rounds_of(participant: Participant) -> QuerySet[Assignment]:
+    """A participant's assignments, newest first, with their rounds and updates."""
+    mine = Assignment.objects.filter(participant=participant).select_related("round__run", "update")
+    heavy = ("round__diagnostics", "update__manifest", "update__signature")
+    return mine.defer(*heavy).order_by("-id")
+
+
+def median_norms(rounds: Iterable[int]) -> dict[int, float]:
+    """The median norm of the updates of each of these rounds, of those that have any."""
+    norms: dict[int, list[float]] = {}
+    rows = Update.objects.filter(assignment__round__in=rounds)
+    for round_, norm in rows.values_list("assignment__round", "norm").iterator():
+        norms.setdefault(round_, []).append(norm)
+    return {round_: statistics.median(found) for round_, found in norms.items()}
+
+
+class Codes(NamedTuple):
+    """The join codes that people are shown, and how many more there are."""
+
+    shown: Sequence[JoinCode]
+    more: int
+
+
+def latest_join_codes(limit: int = 50) -> Codes:
+    """Join codes with `state` and the `newest` three who enrolled; the open ones come first.
+
+    Args:
+        limit: How many at most.
+    """
+    newest = Participant.objects.only("uuid", "name", "join_code").order_by("-id")[:3]
+    state = Case(
+        When(withdrawn_at__isnull=False, then=Value("withdrawn")),
+        When(uses__gte=F("max_uses"), then=Value("used up")),
+        When(expires_at__lte=clock.now(), then=Value("expired")),
+        default=Value("open"),
+    )
+    rows = (
+        join_codes()
+        .annotate(state=state, is_closed=Case(When(state="open", then=False), default=True))
+        .prefetch_related(Prefetch("participants", queryset=newest, to_attr="newest"))
+        .order_by("is_closed", "-id")
+    )
+    shown = list(rows[: limit + 1])
+    more = JoinCode.objects.count() - limit if len(shown) > limit else 0
+    return Codes(shown[:limit], more)
 
 
 # --- What became of runs, in numbers ----------------------------------------------------------

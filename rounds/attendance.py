@@ -1,0 +1,95 @@
+"""What a participant's rounds came to, in numbers and words: pure functions of counted rows."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from rounds.models import Assignment
+
+Place = Assignment.State
+# Not a state: the round ended without a result, and it was not the participant's doing.
+VOID = "void"
+# From the best to the worst; what is not here has not ended.
+ENDED = (
+    Place.ACCEPTED,
+    Place.QUARANTINED,
+    Place.REJECTED,
+    Place.LATE,
+    Place.WITHDRAWN,
+    Place.LOST,
+    Place.FAILED,
+)
+
+
+class Segment(NamedTuple):
+    """A part of a bar that is a hundred wide."""
+
+    state: str
+    times: int
+    x: float
+    width: float
+
+
+@dataclass(frozen=True)
+class Attendance:
+    """How a participant's assignments ended.
+
+    Attributes:
+        counts: Assignments by outcome: a state, or `VOID`.
+        samples: Examples behind its accepted updates.
+        all_samples: Examples behind everybody's accepted updates to the same models.
+    """
+
+    counts: Mapping[str, int] = field(default_factory=Counter)
+    samples: int = 0
+    all_samples: int = 0
+
+    @property
+    def rounds(self) -> int:
+        """In how many it had a place."""
+        return sum(self.counts.values())
+
+    @property
+    def accepted(self) -> int:
+        return self.counts.get(Place.ACCEPTED, 0)
+
+    @property
+    def ended(self) -> int:
+        """Assignments that say how reliable it is."""
+        return sum(self.counts.get(state, 0) for state in ENDED)
+
+    @property
+    def reliability(self) -> float | None:
+        """Accepted of those that ended; None before the first one has."""
+        return self.accepted / self.ended if self.ended else None
+
+    @property
+    def share(self) -> float | None:
+        """Of all samples that its models have learned from."""
+        return self.samples / self.all_samples if self.all_samples else None
+
+    @property
+    def words(self) -> str:
+        """Its reliability in a sentence: "8 of 10 accepted; 1 late, 1 lost"."""
+        if not self.ended:
+            return "none has ended yet" if self.rounds else "in no round yet"
+        others = ", ".join(
+            f"{self.counts[state]} {state}"
+            for state in ENDED
+            if state != Place.ACCEPTED and self.counts.get(state)
+        )
+        told = f"{self.accepted} of {self.ended} accepted"
+        return f"{told}; {others}" if others else told
+
+    @property
+    def bar(self) -> list[Segment]:
+        """Its outcomes side by side, a hundred wide in all."""
+        segments: list[Segment] = []
+        at = 0.0
+        for state in ENDED:
+            if count := self.counts.get(state, 0):
+                width = 100 * count / self.ended
+                segments.append(Segment(str(state), count, round(at, 3), round(width, 3)))
+                at += width
+        return segments
