@@ -5,8 +5,11 @@ Viewers read and operators write; join codes are read by operators only.
 
 from typing import Any, Protocol
 
+from django.core.cache import cache
 from django.db.models import QuerySet
+from django.http import Http404
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
+from redis.exceptions import RedisError
 from rest_framework import mixins, status, viewsets
 from rest_framework.decorators import action
 from rest_framework.generics import get_object_or_404
@@ -20,6 +23,7 @@ from rounds import enrolment, lifecycle, selectors, tasks
 from rounds.api import filters
 from rounds.api import serializers as as_json
 from rounds.models import Assignment, JoinCode, Participant, Round, Run
+from rounds.round_state import round_state
 
 ID = r"[0-9]{1,18}"
 
@@ -145,6 +149,12 @@ class RoundViewSet(ReadViewSet):
     def get_queryset(self) -> QuerySet[Round]:
         return selectors.rounds()
 
+    @extend_schema(responses=as_json.RoundStateSerializer)
+    @action(detail=True)
+    def state(self, request: Request, pk: str) -> Response:
+        """The round as one document: rows, latest events, and the cursor to follow it from."""
+        return Response(_shared_state(int(pk)))
+
     @_round_verb
     @action(detail=True, methods=["post"])
     def close(self, request: Request, pk: str) -> Response:
@@ -164,8 +174,31 @@ class RoundViewSet(ReadViewSet):
         return Response(as_json.RoundSerializer(selectors.rounds().get(pk=round_.pk)).data)
 
 
-@extend_schema_view(list=extend_schema(parameters=[OpenApiParameter("round_id", int, "path")]))
-class AssignmentViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[Assignment]):
+def _shared_state(round_id: int) -> dict[str, Any]:
+    """The document, read once a second however many ask: its cursor says how old it is."""
+    key = f"round-state:{round_id}"
+    try:
+        state: dict[str, Any] | None = cache.get(key)
+        if state is None:
+            state = _state_or_404(round_id)
+            cache.set(key, state, 1)
+    except RedisError:
+        return _state_or_404(round_id)
+    return state
+
+
+def _state_or_404(round_id: int) -> dict[str, Any]:
+    try:
+        return round_state(round_id)
+    except Round.DoesNotExist as error:
+        raise Http404 from error
+
+
+_of_round = extend_schema(parameters=[OpenApiParameter("round_id", int, "path")])
+
+
+@extend_schema_view(list=_of_round, retrieve=_of_round)
+class AssignmentViewSet(ReadViewSet):
     """The assignments of one round: who was invited, and what became of it."""
 
     queryset = Assignment.objects.none()

@@ -288,6 +288,11 @@ class AssignmentSerializer(serializers.ModelSerializer[Assignment]):
     participant = serializers.UUIDField(source="participant.uuid", read_only=True)
     name = serializers.CharField(source="participant.name", read_only=True)
     metrics = serializers.DictField(read_only=True, help_text="as last reported while training")
+    activities = serializers.DictField(
+        child=serializers.DateTimeField(),
+        read_only=True,
+        help_text="when each activity was first reported",
+    )
     update = UpdateSerializer(read_only=True, allow_null=True)  # type: ignore[assignment]
 
     class Meta:
@@ -303,6 +308,7 @@ class AssignmentSerializer(serializers.ModelSerializer[Assignment]):
             "detail",
             "refusals",
             "activity",
+            "activities",
             "fraction",
             "epoch",
             "epochs",
@@ -315,6 +321,144 @@ class AssignmentSerializer(serializers.ModelSerializer[Assignment]):
             "last_seen_at",
         )
         read_only_fields = fields
+
+
+# --- The state of a round ---------------------------------------------------------------------
+
+
+class _PlainSerializer(serializers.Serializer[Any]):
+    """Describes what is a plain document already."""
+
+    def to_representation(self, instance: Any) -> Any:
+        return instance
+
+
+class ProgressSerializer(_PlainSerializer):
+    """How far an assignment is, and when it began to do what."""
+
+    activity = serializers.CharField(allow_blank=True)
+    fraction = serializers.FloatField(help_text="of the activity that is done, 0 to 1")
+    epoch = serializers.IntegerField(allow_null=True)
+    epochs = serializers.IntegerField(allow_null=True)
+    metrics = serializers.DictField(help_text="as last reported while training")
+    activities = serializers.DictField(
+        child=serializers.DateTimeField(), help_text="when each activity was first reported"
+    )
+    last_seen_at = serializers.DateTimeField(allow_null=True)
+
+
+class StateVersionSerializer(_PlainSerializer):
+    id = serializers.IntegerField()
+    number = serializers.IntegerField()
+    metrics = serializers.DictField()
+
+
+class StateUpdateSerializer(_PlainSerializer):
+    samples = serializers.IntegerField()
+    bytes = serializers.IntegerField()
+    norm = serializers.FloatField()
+    metrics = serializers.DictField()
+
+
+class StateParticipantSerializer(_PlainSerializer):
+    id = serializers.IntegerField()
+    uuid = serializers.UUIDField()
+    name = serializers.CharField()
+
+
+class StateAssignmentSerializer(ProgressSerializer):
+    """An assignment of the document."""
+
+    id = serializers.IntegerField()
+    participant = StateParticipantSerializer()
+    state = serializers.ChoiceField(choices=Assignment.State.choices)
+    code = serializers.CharField(allow_blank=True)
+    reason = serializers.CharField(allow_blank=True)
+    refusals = serializers.IntegerField(help_text="uploads that were not valid")
+    update = StateUpdateSerializer(allow_null=True)  # type: ignore[assignment]
+    invited_at = serializers.DateTimeField(allow_null=True)
+    training_at = serializers.DateTimeField(allow_null=True)
+    uploaded_at = serializers.DateTimeField(allow_null=True)
+    ended_at = serializers.DateTimeField(allow_null=True)
+
+
+class StateNeighbourSerializer(_PlainSerializer):
+    id = serializers.IntegerField()
+    number = serializers.IntegerField()
+
+
+class StateModelSerializer(_PlainSerializer):
+    id = serializers.IntegerField()
+    slug = serializers.CharField()
+
+
+class StateRunSerializer(_PlainSerializer):
+    id = serializers.IntegerField()
+    name = serializers.CharField()
+    state = serializers.ChoiceField(choices=Run.State.choices)
+    reason = serializers.CharField(allow_blank=True)
+    strategy = serializers.CharField()
+    selection = serializers.ChoiceField(choices=Run.Selection.choices)
+    rounds_planned = serializers.IntegerField()
+    quarantine_factor = serializers.FloatField()
+    fewest = serializers.IntegerField(help_text="to train with")
+    failures = serializers.IntegerField()
+    retries = serializers.IntegerField()
+    next_round_at = serializers.DateTimeField(allow_null=True)
+    previous = StateNeighbourSerializer(allow_null=True)
+    next = StateNeighbourSerializer(allow_null=True)
+
+
+class StateRoundSerializer(_PlainSerializer):
+    id = serializers.IntegerField()
+    number = serializers.IntegerField()
+    phase = serializers.ChoiceField(choices=Round.Phase.choices)
+    code = serializers.CharField(allow_blank=True)
+    reason = serializers.CharField(allow_blank=True)
+    base = StateVersionSerializer(help_text="with its metrics once the version has been measured")
+    version = StateVersionSerializer(allow_null=True)
+    quorum = serializers.IntegerField()
+    target = serializers.IntegerField(allow_null=True)
+    deadline = serializers.DateTimeField(allow_null=True)
+    diagnostics = serializers.DictField()
+    opened_at = serializers.DateTimeField()
+    training_at = serializers.DateTimeField(allow_null=True)
+    aggregating_at = serializers.DateTimeField(allow_null=True)
+    evaluating_at = serializers.DateTimeField(allow_null=True)
+    ended_at = serializers.DateTimeField(allow_null=True)
+
+
+class StateSelectingSerializer(_PlainSerializer):
+    checked_in = serializers.IntegerField()
+    wanted = serializers.IntegerField()
+
+
+class StateWorkerSerializer(_PlainSerializer):
+    attempts = serializers.IntegerField()
+    expires_at = serializers.DateTimeField(allow_null=True, help_text="null: no worker holds it")
+
+
+class StateNormsSerializer(_PlainSerializer):
+    median = serializers.FloatField(allow_null=True)
+    limit = serializers.FloatField(allow_null=True, help_text="null: none")
+
+
+class RoundStateSerializer(_PlainSerializer):
+    """A round as one document, as `rounds.round_state` reads it."""
+
+    cursor = serializers.IntegerField(help_text="the greatest event id that it surely contains")
+    now = serializers.DateTimeField(help_text="the server's time")
+    model = StateModelSerializer()
+    run = StateRunSerializer()
+    round = StateRoundSerializer()
+    selecting = StateSelectingSerializer(allow_null=True)
+    worker = StateWorkerSerializer()
+    assignments = StateAssignmentSerializer(many=True)
+    counts = serializers.DictField(child=serializers.IntegerField())
+    norms = StateNormsSerializer()
+
+    def get_fields(self) -> dict[str, Any]:
+        return super().get_fields() | {"events": EventSerializer(many=True)}
 
 
 # --- Participants and join codes --------------------------------------------------------------

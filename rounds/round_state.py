@@ -1,0 +1,201 @@
+"""The state of one round as a document: what the cockpit starts from, and folds events into.
+
+`client_sdk/drawings/round_state.js` does in the browser what the verbs do here: it takes this
+document and the events after its cursor, and has the document that would be read now. So each
+value here either never changes, or is told by an event (`journal.events.KINDS`).
+"""
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from django.db.models import Max, QuerySet
+
+from journal import events
+from journal.models import Event
+from rounds import clock, lifecycle, moves
+from rounds.models import Assignment, Round, Run
+
+FEED = 200  # events in the document, the latest ones
+Document = dict[str, Any]
+
+
+def round_state(round_id: int) -> Document:
+    """A round, its assignments and its latest events, as they are now.
+
+    The cursor is taken before anything else is read, so that no event is missed; an event that
+    the rows tell of already changes nothing when it comes again.
+
+    Args:
+        round_id: Of the round.
+
+    Returns:
+        What JSON takes, times in ISO 8601. It has `cursor`, the greatest event id that it surely
+        contains, and `now`, the server's time.
+
+    Raises:
+        Round.DoesNotExist: No such round.
+    """
+    cursor = Event.objects.aggregate(last=Max("id"))["last"] or 0
+    round_ = _rounds().get(pk=round_id)
+    neighbours = _neighbours(round_)
+    following = neighbours.get(round_.number + 1)
+    assignments = [_assignment(row) for row in _rows(round_)]
+    return {
+        "cursor": cursor,
+        "now": clock.now().isoformat(),
+        "model": {"id": round_.run.model_id, "slug": round_.run.model.slug},
+        "run": _run(round_.run, neighbours, round_.number),
+        "round": _round(round_),
+        "selecting": _selecting(round_),
+        "worker": _worker(round_),
+        "assignments": assignments,
+        "counts": dict.fromkeys(Assignment.State.values, 0) | _counts(assignments),
+        "norms": _norms(assignments, round_.run.quarantine_factor),
+        "events": [events.as_json(line) for line in _feed(round_, following, cursor)],
+    }
+
+
+def _rounds() -> QuerySet[Round]:
+    heavy = ("architecture", "weights_manifest")
+    found = Round.objects.select_related("run__model", "base", "version")
+    return found.defer(*(f"run__model__{name}" for name in heavy))
+
+
+def _neighbours(round_: Round) -> dict[int, Document]:
+    """The rounds before and after it in its run, by number."""
+    numbers = (round_.number - 1, round_.number + 1)
+    near = Round.objects.filter(run=round_.run_id, number__in=numbers).order_by()
+    return {number: {"id": pk, "number": number} for pk, number in near.values_list("id", "number")}
+
+
+def _run(run: Run, neighbours: dict[int, Document], number: int) -> Document:
+    return {
+        "id": run.pk,
+        "name": run.name,
+        "state": run.state,
+        "reason": run.reason,
+        "strategy": run.strategy,
+        "selection": run.selection,
+        "rounds_planned": run.rounds_planned,
+        "quarantine_factor": run.quarantine_factor,
+        "fewest": max(run.cohort_min, run.quorum),
+        "failures": run.failures,
+        "retries": run.retries,
+        "next_round_at": _iso(run.next_round_at),
+        "previous": neighbours.get(number - 1),
+        "next": neighbours.get(number + 1),
+    }
+
+
+def _round(round_: Round) -> Document:
+    version = round_.version
+    return {
+        "id": round_.pk,
+        "number": round_.number,
+        "phase": round_.phase,
+        "code": round_.code,
+        "reason": round_.reason,
+        # What is compared: the base counts as measured once the version is.
+        "base": {
+            "id": round_.base_id,
+            "number": round_.base.number,
+            "metrics": round_.base.metrics if version and version.metrics else {},
+        },
+        "version": version
+        and {"id": version.pk, "number": version.number, "metrics": version.metrics},
+        "quorum": round_.quorum,
+        "target": round_.target,
+        "deadline": _iso(round_.deadline),
+        "diagnostics": round_.diagnostics,
+        "opened_at": _iso(round_.opened_at),
+        "training_at": _iso(round_.training_at),
+        "aggregating_at": _iso(round_.aggregating_at),
+        "evaluating_at": _iso(round_.evaluating_at),
+        "ended_at": _iso(round_.ended_at),
+    }
+
+
+def _selecting(round_: Round) -> Document | None:
+    if round_.phase != Round.Phase.SELECTING:
+        return None
+    checked_in, wanted = lifecycle.gathering(round_)
+    return {"checked_in": checked_in, "wanted": wanted}
+
+
+def _worker(round_: Round) -> Document:
+    """Who aggregates or evaluates it: nobody yet, or somebody until the lease runs out."""
+    return {"attempts": round_.attempts, "expires_at": _iso(round_.lease_expires_at)}
+
+
+def _rows(round_: Round) -> Iterable[Assignment]:
+    rows = round_.assignments.select_related("participant", "update").order_by("id")
+    return rows.only(
+        *("state", "code", "reason", "refusals", "activity", "activities", "fraction"),
+        *("epoch", "epochs", "metrics", "round_id"),
+        *("invited_at", "training_at", "uploaded_at", "ended_at", "last_seen_at"),
+        *("participant__uuid", "participant__name"),
+        *("update__samples", "update__bytes", "update__norm", "update__metrics"),
+    )
+
+
+def _assignment(row: Assignment) -> Document:
+    who, update = row.participant, getattr(row, "update", None)
+    return {
+        "id": row.pk,
+        "participant": {"id": who.pk, "uuid": str(who.uuid), "name": who.name},
+        "state": row.state,
+        "code": row.code,
+        "reason": row.reason,
+        "refusals": row.refusals,
+        **moves.progress(row),
+        "update": update
+        and {
+            "samples": update.samples,
+            "bytes": update.bytes,
+            "norm": update.norm,
+            "metrics": update.metrics,
+        },
+        "invited_at": _iso(row.invited_at),
+        "training_at": _iso(row.training_at),
+        "uploaded_at": _iso(row.uploaded_at),
+        "ended_at": _iso(row.ended_at),
+    }
+
+
+def _counts(assignments: Sequence[Document]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for one in assignments:
+        counts[one["state"]] = counts.get(one["state"], 0) + 1
+    return counts
+
+
+def _norms(assignments: Sequence[Document], factor: float) -> Document:
+    """The median of the updates' norms, and what an update must not exceed; None: no limit."""
+    norms = [one["update"]["norm"] for one in assignments if one["update"]]
+    limit = lifecycle.norm_limit(norms, factor)
+    return {
+        "median": statistics.median(norms) if norms else None,
+        "limit": limit if math.isfinite(limit) else None,
+    }
+
+
+def _feed(round_: Round, following: Document | None, cursor: int) -> list[Event]:
+    """The latest lines about it, oldest first: its own, and its run's while it was the last one."""
+    until = Event.objects.filter(id__lte=cursor).order_by("-id")
+    own = until.filter(round=round_.pk)
+    around = [round_.pk, following["id"] if following else None]
+    opened = dict(
+        until.filter(kind="round.opened", round__in=around).values_list("round", "id").order_by()
+    )
+    first = opened.get(round_.pk, cursor + 1)
+    last = opened.get(following["id"], cursor) if following else cursor
+    of_run = until.filter(run=round_.run_id, round=None, id__gte=first, id__lte=last)
+    lines = [*own[:FEED], *of_run.filter(kind__startswith="run.")[:FEED]]
+    return sorted(lines, key=lambda line: line.pk)[-FEED:]
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return moment.isoformat() if moment else None
