@@ -41,6 +41,15 @@ def when(value: datetime | None) -> SafeString | str:
 
 
 @register.filter
+def until(value: datetime | None) -> SafeString | str:
+    """A moment to come: exact, and "4 min 12 s left" once a script looks after it."""
+    if value is None:
+        return NOTHING
+    exact = value.strftime("%Y-%m-%d %H:%M:%S UTC")
+    return format_html('<time datetime="{}" data-until>{}</time>', value.isoformat(), exact)
+
+
+@register.filter
 def seconds(value: float | None) -> str:
     """A duration in two units at most: "0.4 s", "12 s", "3 min 5 s", "2 h", "4 d 3 h"."""
     if value is None:
