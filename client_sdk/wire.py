@@ -226,6 +226,7 @@ class InputSpec:
         dtype: NumPy dtype of the model's input.
         scale: factor for each raw value, before `offset` is added (1/255 for byte images).
         offset: what is added after scaling.
+        white: raw value of a white pixel, where examples are images: 255 for bytes.
 
     Example:
         >>> spec = InputSpec(shape=(2, 2, 1), scale=1 / 255)
@@ -238,6 +239,7 @@ class InputSpec:
     dtype: str = "float32"
     scale: float = 1.0
     offset: float = 0.0
+    white: float = 255.0
 
     def __post_init__(self) -> None:
         known = tuple(0 if length is None else length for length in self.shape)
@@ -246,6 +248,8 @@ class InputSpec:
         _expect_spec(bool(numeric), "dtype", "a float or integer dtype", self.dtype)
         _expect_spec(_is_finite(self.scale), "scale", "a finite number", self.scale)
         _expect_spec(_is_finite(self.offset), "offset", "a finite number", self.offset)
+        white = _is_finite(self.white) and self.white > 0
+        _expect_spec(white, "white", "a number above 0", self.white)
 
     def prepare(self, x: np.ndarray) -> np.ndarray:
         """Raw examples as the model takes them.
@@ -286,11 +290,12 @@ class InputSpec:
             "dtype": self.dtype,
             "scale": self.scale,
             "offset": self.offset,
+            "white": self.white,
         }
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> InputSpec:
-        """Read a specification; `dtype`, `scale` and `offset` may be left out.
+        """Read a specification; all but `shape` may be left out.
 
         Raises:
             WireError: `spec_invalid`, for unknown fields and wrong types.

@@ -3,17 +3,23 @@
 FedserverError
 ├── BlobMissing              blob_missing         404
 ├── BlobCorrupt              blob_corrupt         500
-└── RegistryError
-    ├── ModelNotFound        model_not_found      404
-    ├── VersionNotFound      version_not_found    404
-    ├── SlugTaken            slug_taken           409
-    ├── WrongStage           wrong_stage          409
-    ├── StaleBase            stale_base           409
-    ├── InvalidModel         model_invalid        422   (slug, labels, roles, metrics)
-    ├── NonFinite            non_finite           422
-    └── PackageRefused       package_refused      422
-        ├── PackageTooLarge  package_too_large    413
-        └── OpeningBusy      opening_busy         503
+├── RegistryError
+│   ├── ModelNotFound        model_not_found      404
+│   ├── VersionNotFound      version_not_found    404
+│   ├── SlugTaken            slug_taken           409
+│   ├── WrongStage           wrong_stage          409
+│   ├── StaleBase            stale_base           409
+│   ├── InvalidModel         model_invalid        422   (slug, labels, roles, metrics)
+│   ├── NonFinite            non_finite           422
+│   ├── NothingToMeasureOn   nothing_to_measure   409
+│   └── PackageRefused       package_refused      422
+│       ├── PackageTooLarge  package_too_large    413
+│       └── OpeningBusy      opening_busy         503
+└── TryRefused               try_refused          422   (a photo or a row that nobody can answer)
+    ├── TryTooLarge          photo_too_large      413
+    ├── TryUnsupported       photo_unsupported    415
+    ├── TryUnanswered        try_unanswered       503   (no worker)
+    └── TryBusy              try_busy             503
 
 `rounds.errors` hangs its own tree below FedserverError.
 """
@@ -100,6 +106,12 @@ class NonFinite(RegistryError):
     title = "NaN or infinity where a number was expected"
 
 
+class NothingToMeasureOn(RegistryError):
+    code = "nothing_to_measure"
+    status = 409
+    title = "The model has no evaluation set"
+
+
 class PackageRefused(RegistryError):
     code = "package_refused"
     status = 422
@@ -116,3 +128,33 @@ class OpeningBusy(PackageRefused):
     code = "opening_busy"
     status = 503
     title = "Another model file is being opened"
+
+
+class TryRefused(FedserverError):
+    code = "try_refused"
+    status = 422
+    title = "This cannot be tried"
+
+
+class TryTooLarge(TryRefused):
+    code = "photo_too_large"
+    status = 413
+    title = "The photo is too large"
+
+
+class TryUnsupported(TryRefused):
+    code = "photo_unsupported"
+    status = 415
+    title = "This is no photo that can be opened"
+
+
+class TryUnanswered(TryRefused):
+    code = "try_unanswered"
+    status = 503
+    title = "No worker answered"
+
+
+class TryBusy(TryRefused):
+    code = "try_busy"
+    status = 503
+    title = "Too many photos are waiting"

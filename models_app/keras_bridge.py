@@ -26,6 +26,7 @@ import tensorflow as tf
 from client_sdk import wire
 from models_app import blobs
 from models_app.errors import InvalidModel, NonFinite
+from models_app.evaluation import CLASSES_LIMIT, Evaluation
 
 if TYPE_CHECKING:
     from models_app.models import Model, ModelVersion
@@ -140,18 +141,19 @@ def build_version(version: "ModelVersion") -> keras.Model:
 # --- Evaluation -----------------------------------------------------------------------------
 
 
-def evaluate(version: "ModelVersion") -> dict[str, float]:
+def evaluate(version: "ModelVersion") -> Evaluation:
     """Loss and quality of a version on its model's held-out set.
 
     Returns:
-        `{"loss": …, "accuracy": …}` for a classifier, `{"loss": …, "mean_absolute_error": …}`
-        for a regression; nothing for a model without an evaluation set.
+        Metrics `{"loss": …, "accuracy": …}` for a classifier, with its confusion matrix,
+        `{"loss": …, "mean_absolute_error": …}` for a regression; nothing for a model without an
+        evaluation set.
 
     Raises:
         NonFinite: A weight or the loss is NaN or infinite.
     """
     if not version.model.evaluation_set:
-        return {}
+        return Evaluation()
     with _lock:
         return _kept(version.model).evaluate(version)
 
@@ -168,14 +170,14 @@ class _Kept:
     evaluator: "Evaluator"
     fixed: str = ""
 
-    def evaluate(self, version: "ModelVersion") -> dict[str, float]:
+    def evaluate(self, version: "ModelVersion") -> Evaluation:
         model = version.model
         self._refuse_non_finite(version)
         self.evaluator.load(wire.open_tensors(blobs.path(version.weights), model.federated))
         if version.fixed != self.fixed:
             self.evaluator.load(wire.open_tensors(blobs.path(version.fixed), model.fixed))
             self.fixed = version.fixed
-        return self.evaluator.metrics()
+        return self.evaluator.evaluate()
 
     @staticmethod
     def _refuse_non_finite(version: "ModelVersion") -> None:
@@ -247,35 +249,57 @@ class Evaluator:
             self._x = tf.constant(input_spec.prepare(x))
         except wire.WireError as error:
             raise InvalidModel(f"Evaluation set: {error.detail}", field="evaluation") from None
-        self._y = tf.constant(self._judge.answers(y, len(x), tuple(model.output_shape)))
+        output = tuple(model.output_shape)
+        self._y = tf.constant(self._judge.answers(y, len(x), output))
+        self._classes = _confused_classes(self._judge, output)
         self._totals = tf.function(self._sum_over_batches)
 
     def load(self, tensors: Mapping[str, np.ndarray]) -> None:
         """Set the weights that `tensors` holds."""
         load_state(self.model, self.weights, tensors)
 
-    def metrics(self) -> dict[str, float]:
-        """Means over all examples, summed in float64.
+    def evaluate(self) -> Evaluation:
+        """Means over all examples, summed in float64, and the confusion matrix, in one pass.
 
         Raises:
             NonFinite: A mean is NaN or infinite.
         """
-        count = int(self._x.shape[0])
-        totals = self._totals().numpy() / count
+        count, classes = int(self._x.shape[0]), self._classes
+        sums, counts = (tensor.numpy() for tensor in self._totals())
+        totals = sums / count
         means = dict(zip(("loss", self._judge.quality), map(float, totals), strict=True))
         if not np.isfinite(totals).all():
             raise NonFinite(f"Expected a finite loss on {count} examples. Received: {means}")
-        return means
+        return Evaluation(means, counts.reshape(classes, classes).tolist() if classes else None)
 
-    def _sum_over_batches(self) -> tf.Tensor:
-        totals = tf.zeros(2, tf.float64)
+    def _sum_over_batches(self) -> tuple[tf.Tensor, tf.Tensor]:
+        totals, counts = tf.zeros(2, tf.float64), tf.zeros(self._classes**2, tf.int64)
         count = tf.shape(self._x)[0]
         for start in tf.range(0, count, BATCH):
             stop = tf.minimum(start + BATCH, count)
             outputs = self.model(self._x[start:stop], training=False)
-            judged = self._judge(self._y[start:stop], tf.cast(outputs, tf.float32))
+            y, outputs = self._y[start:stop], tf.cast(outputs, tf.float32)
+            judged = self._judge(y, outputs)
             totals += tf.stack([tf.reduce_sum(_per_example(column)) for column in judged])
-        return totals
+            if self._classes:
+                counts += self._count(*self._judge.classes(y, outputs))
+        return totals, counts
+
+    def _count(self, true: tf.Tensor, given: tf.Tensor) -> tf.Tensor:
+        """How often each pair of classes occurs, in one row."""
+        pairs = tf.cast(true * self._classes + given, tf.int32)
+        cells = self._classes**2
+        return tf.math.bincount(pairs, minlength=cells, maxlength=cells, dtype=tf.int64)
+
+
+def _confused_classes(judge: "_Judge", output: tuple[int | None, ...]) -> int:
+    """How many classes a confusion matrix has, 0 where it makes no sense.
+
+    It counts examples, so each of them has one answer; positions within an example it would
+    count as if they were examples.
+    """
+    classes = judge.class_count(output[-1] or 0) if len(output) == 2 else 0
+    return classes if 2 <= classes <= CLASSES_LIMIT else 0
 
 
 def _per_example(values: tf.Tensor) -> tf.Tensor:
@@ -294,6 +318,12 @@ class _Judge(Protocol):
 
     def __call__(self, y: tf.Tensor, outputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Loss and quality of a batch, element by element."""
+
+    def class_count(self, units: int) -> int:
+        """Of how many classes each answer is one; 0 where an answer is something else."""
+
+    def classes(self, y: tf.Tensor, outputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """True class and given class of each example, int64, where there are classes."""
 
 
 @dataclass(frozen=True)
@@ -325,6 +355,12 @@ class _Sparse:
         )
         return loss, tf.argmax(outputs, -1) == y
 
+    def class_count(self, units: int) -> int:
+        return units
+
+    def classes(self, y: tf.Tensor, outputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return y, tf.argmax(outputs, -1)
+
 
 @dataclass(frozen=True)
 class _Dense:
@@ -332,6 +368,12 @@ class _Dense:
 
     from_logits: bool
     quality: ClassVar[str] = "accuracy"
+
+    def class_count(self, units: int) -> int:
+        return 0
+
+    def classes(self, y: tf.Tensor, outputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        raise NotImplementedError
 
     def answers(self, y: np.ndarray, count: int, output: tuple[int | None, ...]) -> np.ndarray:
         if y.ndim == len(output) - 1 and output[-1] == 1:
@@ -348,13 +390,28 @@ class _OneHot(_Dense):
         loss = keras.losses.categorical_crossentropy(y, outputs, from_logits=self.from_logits)
         return loss, tf.argmax(outputs, -1) == tf.argmax(y, -1)
 
+    def class_count(self, units: int) -> int:
+        return units
+
+    def classes(self, y: tf.Tensor, outputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return tf.argmax(y, -1), tf.argmax(outputs, -1)
+
 
 class _Binary(_Dense):
     """Yes and no, one output or several."""
 
     def __call__(self, y: tf.Tensor, outputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         loss = keras.losses.binary_crossentropy(y, outputs, from_logits=self.from_logits)
-        return loss, (outputs > (0.0 if self.from_logits else 0.5)) == (y > 0.5)
+        return loss, self._yes(outputs) == (y > 0.5)
+
+    def class_count(self, units: int) -> int:
+        return 2 if units == 1 else 0
+
+    def classes(self, y: tf.Tensor, outputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return tf.cast(y[:, 0] > 0.5, tf.int64), tf.cast(self._yes(outputs)[:, 0], tf.int64)
+
+    def _yes(self, outputs: tf.Tensor) -> tf.Tensor:
+        return outputs > (0.0 if self.from_logits else 0.5)
 
 
 class _Squared(_Dense):
@@ -384,6 +441,66 @@ def _expect_answers(y: np.ndarray, count: int, fits: bool, expected: str) -> Non
     if y.dtype.kind not in "fiub" or not fits or len(y) != count:
         received = f"shape {y.shape}, dtype {y.dtype}"
         raise InvalidModel(f"Expected {count} {expected}. Received: {received}", field="evaluation")
+
+
+# --- Prediction -----------------------------------------------------------------------------
+
+
+def predict(version: "ModelVersion", inputs: np.ndarray) -> np.ndarray:
+    """What a version answers to prepared inputs.
+
+    Its model is kept with its weights, apart from those that are evaluated: a candidate's weights
+    must not be in the way of whoever tries what is served.
+
+    Args:
+        version: The version.
+        inputs: As `InputSpec.prepare` gives them.
+    """
+    with _lock:
+        return _predictor(version.model).predict(version, inputs)
+
+
+def warm(version: "ModelVersion") -> None:
+    """Build and load what `predict` needs, so that it takes the time of the arithmetic only."""
+    with _lock:
+        _predictor(version.model).load(version)
+
+
+@dataclass
+class _Predictor:
+    """A built model, and which version it holds at present."""
+
+    model: keras.Model
+    holds: tuple[str, str] = ("", "")
+
+    def load(self, version: "ModelVersion") -> None:
+        from models_app import selectors
+
+        wanted = (version.weights, version.fixed)
+        if self.holds != wanted:
+            self.holds = ("", "")  # half loaded, should this fail
+            load_state(self.model, version.model.weights, selectors.tensors(version))
+            self.holds = wanted
+
+    def predict(self, version: "ModelVersion", inputs: np.ndarray) -> np.ndarray:
+        self.load(version)
+        # Not compiled: one example pays for no tracing.
+        outputs = self.model(tf.constant(inputs), training=False)
+        found: np.ndarray = tf.cast(outputs, tf.float32).numpy()
+        return found
+
+
+_predictors: OrderedDict[tuple[str, ...], _Predictor] = OrderedDict()
+
+
+def _predictor(model: "Model") -> _Predictor:
+    key = (model.architecture_digest, json.dumps(model.weights_manifest))
+    if key not in _predictors:
+        _predictors[key] = _Predictor(build(model.architecture))
+    _predictors.move_to_end(key)
+    while len(_predictors) > _KEPT:
+        _predictors.popitem(last=False)
+    return _predictors[key]
 
 
 # --- What a model is trained for ------------------------------------------------------------

@@ -82,6 +82,9 @@ class ModelVersion(models.Model):
     fixed_bytes = models.PositiveBigIntegerField(default=0)
     strategy_state = models.CharField(max_length=64, blank=True, help_text="blob")
     metrics = models.JSONField(default=dict, blank=True)
+    confusion = models.JSONField(
+        null=True, blank=True, help_text="held-out examples by true class (rows) and given class"
+    )
     reason = models.TextField(blank=True, help_text="why it is in its stage")
     created_by = models.CharField(max_length=150, blank=True)
     created_at = models.DateTimeField(db_default=Now())

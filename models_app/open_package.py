@@ -22,10 +22,12 @@ import shutil
 import sys
 import zipfile
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO, Any, Final
 
 from client_sdk.architecture import ArchitectureRefused, Config, check
+from client_sdk.photo import takes_photos
 from models_app.errors import FedserverError, InvalidModel, PackageRefused, PackageTooLarge
 
 Examples = tuple[Any, Any]  # NumPy arrays x and y; NumPy is imported when they are read
@@ -34,6 +36,7 @@ CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 MEMBERS: Final = frozenset({"metadata.json", CONFIG, WEIGHTS})
 CONFIG_LIMIT: Final = 32 * 2**20  # bytes
 EXPANSION_LIMIT: Final = 100  # Keras stores; an archive packed again by hand shrinks a little
+WHITES: Final = (1.0, 16.0, 255.0, 65_535.0)  # fractions, scikit-learn's digits, bytes, 16 bits
 OBJECTS_LIMIT: Final = 200_000  # groups and data sets of an HDF5 file
 
 
@@ -365,7 +368,9 @@ def _write_package(
         scale=job["scale"],
         offset=job["offset"],
     )
+    spec = replace(spec, white=_white(spec, examples))
     wire.dump(out / "weights.safetensors", keras_bridge.read_state(model))
+    evaluated: dict[str, Any] = {"metrics": {}, "confusion": None}
     document = {
         "architecture": config,
         "weights": [weight.to_json() for weight in weights],
@@ -375,9 +380,23 @@ def _write_package(
     }
     if examples:
         evaluator = keras_bridge.Evaluator(model, weights, spec, objective, *examples)
-        document["metrics"] = evaluator.metrics()
+        evaluated = asdict(evaluator.evaluate())
         document["evaluation"] = _write_examples(examples, out)
-    (out / "package.json").write_text(json.dumps(document))
+    (out / "package.json").write_text(json.dumps(document | {"evaluated": evaluated}))
+
+
+def _white(spec: Any, examples: Examples | None) -> float:
+    """The raw value of a white pixel, so that a photo can be given as participants' images are.
+
+    Nobody says so; a whole set of images tells, for hardly any is without a white pixel.
+    """
+    if not takes_photos(spec):
+        return 255.0
+    if examples is not None:
+        brightest = float(examples[0].max())
+        return next((white for white in WHITES if brightest <= white), WHITES[-1])
+    plain = spec.offset == 0 and 0 < spec.scale < 1
+    return 1 / spec.scale if plain else 255.0
 
 
 def _write_examples(examples: Examples, out: Path) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from client_sdk import wire
 from client_sdk.architecture import ArchitectureRefused, check
 from models_app import errors
 from models_app.errors import OpeningBusy, PackageRefused, PackageTooLarge
+from models_app.evaluation import Evaluation
 
 CPU_SECONDS: Final = 300
 WALL_SECONDS: Final = 300
@@ -51,7 +52,7 @@ class Package:
         outputs: Length of the output's last axis, None where it varies.
         evaluation: A safetensors file with `x` and `y`, or None.
         evaluation_samples: How many examples that holds.
-        metrics: Of these weights on that set.
+        evaluated: How good these weights are on that set.
     """
 
     architecture: dict[str, Any]
@@ -62,7 +63,7 @@ class Package:
     outputs: int | None = None
     evaluation: Path | None = None
     evaluation_samples: int = 0
-    metrics: dict[str, float] = field(default_factory=dict)
+    evaluated: Evaluation = field(default_factory=Evaluation)
 
 
 @contextmanager
@@ -259,10 +260,12 @@ def _read(folder: Path) -> Package:
             outputs=document["outputs"],
             evaluation=evaluation[0],
             evaluation_samples=evaluation[1],
-            metrics=document.get("metrics", {}),
+            evaluated=Evaluation.read(document["evaluated"]),
         )
     except wire.WireError as error:
         raise PackageRefused(error.detail, field=error.field) from None
+    except (KeyError, TypeError) as error:
+        raise PackageRefused(f"Expected a whole package. Received: {error}") from None
     except ArchitectureRefused as error:
         raise PackageRefused(error.detail, place=error.place) from None
 

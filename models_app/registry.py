@@ -4,6 +4,8 @@
     import_version    weights trained elsewhere enter as a candidate
     add_candidate     weights that a round made enter as a candidate
     record_metrics    an evaluation is written down
+    ask_measurement   somebody wants it measured again
+    measure           a worker does
     publish           a candidate is served, what was served is archived
     reject            a candidate will not be served
     roll_back         an archived version is served again, as a new version with the old blobs
@@ -38,11 +40,13 @@ from models_app.errors import (
     InvalidModel,
     ModelNotFound,
     NonFinite,
+    NothingToMeasureOn,
     SlugTaken,
     StaleBase,
     VersionNotFound,
     WrongStage,
 )
+from models_app.evaluation import Evaluation
 from models_app.models import Model, ModelVersion
 from models_app.packages import Package
 
@@ -123,7 +127,13 @@ def create_model(
         _insert_model(model)
         journal.record("model.created", model=model.pk, actor=actor, slug=slug)
         first = _add(
-            journal, model, Origin.INITIAL, federated, fixed, metrics=package.metrics, actor=actor
+            journal,
+            model,
+            Origin.INITIAL,
+            federated,
+            fixed,
+            evaluation=package.evaluated,
+            actor=actor,
         )
         _serve(journal, model, first, actor=actor, reason="the first version")
     return model
@@ -167,7 +177,7 @@ def import_version(
             federated,
             fixed,
             parent=model.served,
-            metrics=package.metrics,
+            evaluation=package.evaluated,
             actor=actor,
             reason=reason,
         )
@@ -219,24 +229,58 @@ def served(model_id: int) -> ModelVersion:
 # --- Judged -----------------------------------------------------------------------------------
 
 
-def record_metrics(version: ModelVersion, metrics: Mapping[str, float]) -> None:
+def record_metrics(version: ModelVersion, evaluation: Evaluation) -> None:
     """Write an evaluation down.
 
     Args:
         version: The version that was evaluated.
-        metrics: Finite numbers by name.
+        evaluation: Finite numbers by name, and the confusion matrix if there is one.
 
     Raises:
         NonFinite: A metric is NaN or infinite.
     """
+    metrics = dict(evaluation.metrics)
     if not all(math.isfinite(value) for value in metrics.values()):
-        raise NonFinite(f"Expected finite metrics. Received: {dict(metrics)}", field="metrics")
-    version.metrics = dict(metrics)
+        raise NonFinite(f"Expected finite metrics. Received: {metrics}", field="metrics")
+    version.metrics, version.confusion = metrics, evaluation.confusion
     with events.transaction() as journal:
-        ModelVersion.objects.filter(pk=version.pk).update(metrics=version.metrics)
+        row = ModelVersion.objects.filter(pk=version.pk)
+        row.update(metrics=version.metrics, confusion=version.confusion)
         journal.record(
-            "version.evaluated", **_subjects(version), number=version.number, metrics=dict(metrics)
+            "version.evaluated", **_subjects(version), number=version.number, metrics=metrics
         )
+
+
+def ask_measurement(version: ModelVersion, *, actor: str = "", reason: str = "") -> None:
+    """Note that a version is to be measured again. The door then asks a worker to do it.
+
+    Raises:
+        NothingToMeasureOn: Its model has no evaluation set.
+    """
+    if not version.model.evaluation_set:
+        raise NothingToMeasureOn(
+            f"Expected a model with an evaluation set. Received: {version.model.slug}"
+        )
+    with events.transaction() as journal:
+        journal.record(
+            "version.measuring",
+            **_subjects(version),
+            number=version.number,
+            actor=actor,
+            reason=reason,
+        )
+
+
+def measure(version_id: int) -> None:
+    """Measure a version and write down what was found. For workers that have Keras.
+
+    Raises:
+        NonFinite: A weight or the loss is NaN or infinite.
+    """
+    from models_app import keras_bridge  # only here: TensorFlow is heavy
+
+    version = ModelVersion.objects.select_related("model").get(pk=version_id)
+    record_metrics(version, keras_bridge.evaluate(version))
 
 
 def publish(
@@ -332,7 +376,7 @@ def roll_back(
             Blob(to.fixed, to.fixed_bytes),
             parent=to,
             strategy_state=to.strategy_state,
-            metrics=to.metrics,
+            evaluation=Evaluation(to.metrics, to.confusion),
             actor=actor,
             reason=reason,
         )
@@ -519,11 +563,12 @@ def _add(
     *,
     parent: ModelVersion | None = None,
     strategy_state: str = "",
-    metrics: Mapping[str, float] | None = None,
+    evaluation: Evaluation | None = None,
     actor: str = "",
     reason: str = "",
 ) -> ModelVersion:
     last = model.versions.aggregate(last=Max("number"))["last"] or 0
+    found = evaluation or Evaluation()
     version = ModelVersion.objects.create(
         model=model,
         number=last + 1,
@@ -534,7 +579,8 @@ def _add(
         fixed=fixed.sha256,
         fixed_bytes=fixed.bytes,
         strategy_state=strategy_state,
-        metrics=dict(metrics or {}),
+        metrics=dict(found.metrics),
+        confusion=found.confusion,
         created_by=actor,
         reason=reason,
     )

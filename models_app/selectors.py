@@ -16,6 +16,7 @@ _HEAVY = ("architecture", "weights_manifest")  # megabytes for large models
 def models() -> QuerySet[Model]:
     """All models for a list: how many versions each has, and in `serving` the one it serves."""
     published = ModelVersion.objects.filter(stage=ModelVersion.Stage.PUBLISHED)
+    published = published.defer("confusion")
     serving = Prefetch("versions", queryset=published, to_attr="serving")
     counted = Model.objects.defer(*_HEAVY).annotate(version_count=Count("versions"))
     return counted.prefetch_related(serving).order_by("slug")
@@ -34,7 +35,11 @@ def model(slug: str) -> Model:
 
 
 def versions(slug: str) -> QuerySet[ModelVersion]:
-    """The versions of a model, newest first."""
+    """The versions of a model, newest first, without their confusion matrices."""
+    return _versions(slug).defer("confusion", "parent__confusion")
+
+
+def _versions(slug: str) -> QuerySet[ModelVersion]:
     light = [f"model__{name}" for name in _HEAVY]
     rows = ModelVersion.objects.select_related("model", "parent").defer(*light)
     return rows.filter(model__slug=slug).order_by("-number")
@@ -46,7 +51,7 @@ def version(slug: str, number: str | int) -> ModelVersion:
     Raises:
         VersionNotFound: There is none.
     """
-    rows = versions(slug)
+    rows = _versions(slug)
     if number == "published":
         found = rows.filter(stage=ModelVersion.Stage.PUBLISHED).first()
     else:

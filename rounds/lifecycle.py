@@ -38,6 +38,7 @@ from journal import events
 from journal.events import Journal
 from models_app import blobs, registry
 from models_app.errors import NonFinite, StaleBase, WrongStage
+from models_app.evaluation import Evaluation
 from models_app.models import Model
 from rounds import aggregation, clock, leases, rules, selection
 from rounds.errors import AssignmentNotFound, IllegalMove, ModelBusy, RoundClosed
@@ -810,10 +811,10 @@ def evaluate(round_id: int) -> bool:
         return _publish(round_id, lease, before, measured)
 
 
-def _measure(round_: Round) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The metrics of the base version and of the candidate on the model's held-out set."""
+def _measure(round_: Round) -> tuple[dict[str, Any], Evaluation]:
+    """The base version's metrics and how good the candidate is, on the model's held-out set."""
     if round_.version is None or not round_.run.model.evaluation_set:
-        return {}, {}
+        return {}, Evaluation()
     from models_app import keras_bridge  # only here: TensorFlow is heavy
 
     before = round_.base.metrics or measure_base(round_.pk)
@@ -847,14 +848,15 @@ def measure_base(round_id: int) -> dict[str, Any]:
     return metrics
 
 
-def _publish(round_id: int, lease: str, before: dict[str, Any], measured: dict[str, Any]) -> bool:
+def _publish(round_id: int, lease: str, before: dict[str, Any], found: Evaluation) -> bool:
+    measured = found.metrics
     with events.transaction() as journal:
         round_ = lock_round(round_id)
         version, run = round_.version, round_.run
         if round_.phase != Phase.EVALUATING or round_.lease != lease or version is None:
             return False
         if measured:
-            registry.record_metrics(version, measured)
+            registry.record_metrics(version, found)
         told = {"metrics": measured, "base_metrics": before}
         if refusal := gate(run.gate_metric, run.gate_tolerance, before, measured):
             return _fail_round(round_, journal, "gate", refusal, **told)

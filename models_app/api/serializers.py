@@ -30,7 +30,7 @@ class VersionSerializer(serializers.ModelSerializer[ModelVersion]):
 
     class Meta:
         model = ModelVersion
-        fields = (
+        fields: tuple[str, ...] = (
             "number",
             "parent",
             "origin",
@@ -55,6 +55,21 @@ class VersionSerializer(serializers.ModelSerializer[ModelVersion]):
     @extend_schema_field(BlobSerializer(allow_null=True))
     def get_fixed(self, version: ModelVersion) -> dict[str, Any] | None:
         return version.blob_of("fixed")
+
+
+class VersionDetailSerializer(VersionSerializer):
+    """A version with its confusion matrix, which would make lists long."""
+
+    confusion = serializers.ListField(
+        child=serializers.ListField(child=serializers.IntegerField()),
+        read_only=True,
+        allow_null=True,
+        help_text="held-out examples by true class (rows) and given class (columns)",
+    )
+
+    class Meta(VersionSerializer.Meta):
+        fields = (*VersionSerializer.Meta.fields, "confusion")
+        read_only_fields = fields
 
 
 class ModelSummarySerializer(serializers.ModelSerializer[Model]):

@@ -31,6 +31,7 @@ from models_app.api.serializers import (
     ModelSummarySerializer,
     NewModelSerializer,
     NewVersionSerializer,
+    VersionDetailSerializer,
     VersionSerializer,
 )
 from models_app.errors import ModelNotFound
@@ -132,10 +133,10 @@ class VersionViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[ModelVersion
     def slug(self) -> str:
         return str(self.kwargs["model_slug"])
 
-    @extend_schema(parameters=[_NUMBER], responses=VersionSerializer)
+    @extend_schema(parameters=[_NUMBER], responses=VersionDetailSerializer)
     def retrieve(self, request: Request, model_slug: str, number: str) -> Response:
-        """A version by its number, or the one that is `published`."""
-        return Response(VersionSerializer(self._version(number)).data)
+        """A version by its number, or the one that is `published`, with its confusion matrix."""
+        return Response(VersionDetailSerializer(self._version(number)).data)
 
     @extend_schema(request=NewVersionSerializer, responses={201: VersionSerializer})
     def create(self, request: Request, model_slug: str) -> Response:

@@ -23,7 +23,8 @@ from django.conf import settings
 from django.db import close_old_connections
 
 from accounts.authentication import is_signed_in
-from journal.hub import RESYNC, Hub
+from journal.hub import Hub
+from journal.wish import Wish
 from models_app import blobs
 from models_app.errors import FedserverError
 from rounds import enrolment, intake, lifecycle, selectors, tasks
@@ -93,8 +94,12 @@ async def _not_for_django(exchange: "Exchange") -> FedserverError | None:
     if "transfer-encoding" in headers or not (told.isascii() and told.isdigit()):
         return LengthRequired(f"Expected a Content-Length. Received: {told!r:.40}, or chunks")
     length, small = int(told[:18]), settings.DATA_UPLOAD_MAX_MEMORY_SIZE
-    is_form = headers.get("content-type", "").lower().startswith("multipart/form-data")
-    limit = small + 2 * settings.MAX_MODEL_BYTES if is_form else small  # a model and its examples
+    kind = headers.get("content-type", "").lower()
+    limit = small
+    if kind.startswith("multipart/form-data"):
+        limit += 2 * settings.MAX_MODEL_BYTES  # a model and its examples
+    elif kind.startswith("image/"):
+        limit = settings.MAX_PHOTO_BYTES  # which Django keeps in memory
     if length > limit:
         return TooLarge(f"Expected at most {limit} bytes. Received: {length}", field="body")
     cookie = SimpleCookie(headers.get("cookie", "")).get(settings.SESSION_COOKIE_NAME)
@@ -214,19 +219,21 @@ async def check_in(exchange: Exchange) -> None:
     if not wait:
         await exchange.json(200, await _row(ask))
         return
-    async with Hub.of_this_loop().subscribe() as mailbox:
+    async with Hub.of_this_loop().subscribe(*_news_for(participant)) as mailbox:
         answer = await _row(ask)
         loop = asyncio.get_running_loop()
         until = loop.time() + wait
         gone = asyncio.create_task(_disconnect(exchange))
         try:
             while answer["action"] == "wait" and (left := until - loop.time()) > 0:
-                news = asyncio.create_task(mailbox.take(left))
-                await asyncio.wait((news, gone), return_when=asyncio.FIRST_COMPLETED)
-                if gone.done():
+                news = asyncio.create_task(mailbox.take())
+                await asyncio.wait((news, gone), timeout=left, return_when=asyncio.FIRST_COMPLETED)
+                if gone.done() or not news.done():
                     news.cancel()
+                if gone.done():
                     return
-                if any(_concerns(event, participant.pk) for event in news.result()):
+                # More than the mailbox holds, or anything at all.
+                if news.done() and ((taken := news.result()) is None or taken[0]):
                     answer = await _row(ask)
         finally:
             gone.cancel()
@@ -235,12 +242,13 @@ async def check_in(exchange: Exchange) -> None:
     await exchange.json(200, answer)
 
 
-def _concerns(event: dict[str, Any], participant: int) -> bool:
-    """Whether a waiting participant may have something to do after this event."""
-    kind = event["kind"]
-    if kind in ("assignment.invited", "participant.suspended", "participant.revoked"):
-        return bool(event["participant"] == participant)
-    return kind == "round.opened" or event is RESYNC
+def _news_for(participant: Participant) -> tuple[Wish, Wish]:
+    """The events after which a waiting participant may have something to do."""
+    own = {"assignment.invited", "participant.suspended", "participant.revoked"}
+    return (
+        Wish((("participant", participant.pk),), frozenset(own)),
+        Wish(kinds=frozenset({"round.opened"})),
+    )
 
 
 async def _disconnect(exchange: Exchange) -> None:

@@ -23,6 +23,7 @@ from models_app.errors import (  # noqa: E402
     NonFinite,
     PackageRefused,
 )
+from models_app.evaluation import Evaluation  # noqa: E402
 from models_app.models import Model, ModelVersion  # noqa: E402
 from models_app.packages import Package, _read  # noqa: E402
 
@@ -347,9 +348,13 @@ def test_a_version_is_evaluated_as_keras_would(opened: Opener) -> None:
     loss, accuracy = model.evaluate(inputs, y, verbose=0)
     version = served(package)
     found = keras_bridge.evaluate(version)
-    assert found == version.metrics
-    assert found["loss"] == pytest.approx(loss, rel=1e-5)
-    assert found["accuracy"] == pytest.approx(accuracy)
+    assert found == Evaluation(version.metrics, version.confusion)
+    assert found.metrics["loss"] == pytest.approx(loss, rel=1e-5)
+    assert found.metrics["accuracy"] == pytest.approx(accuracy)
+    given = model.predict(inputs, verbose=0).argmax(-1)
+    expected = np.zeros((3, 3), int)
+    np.add.at(expected, (y, given), 1)
+    assert found.confusion == expected.tolist()
 
 
 @pytest.mark.parametrize(
@@ -387,7 +392,47 @@ def test_means_computed_by_hand_for_a_model_that_knows_nothing(
     for variable in model.variables:
         variable.assign(np.zeros(variable.shape))
     package = opened(model, (np.ones((2, 4)), np.array(y)), loss=loss)
-    assert package.metrics == pytest.approx(expected)
+    assert package.evaluated.metrics == pytest.approx(expected)
+
+
+SCORES = [[0.9, 0.1, 0.0], [0.2, 0.7, 0.1], [0.6, 0.3, 0.1], [0.1, 0.2, 0.7], [0.1, 0.8, 0.1]]
+
+
+@pytest.mark.parametrize(
+    ("units", "activation", "loss", "x", "y", "expected"),
+    [
+        # True classes 0 1 1 2 2; the scores say 0 1 0 2 1.
+        (3, "linear", CROSS, SCORES, [0, 1, 1, 2, 2], [[1, 0, 0], [1, 1, 0], [0, 1, 1]]),
+        (
+            3,
+            "linear",
+            "categorical_crossentropy",
+            SCORES,
+            np.eye(3)[[0, 1, 1, 2, 2]],
+            [[1, 0, 0], [1, 1, 0], [0, 1, 1]],
+        ),
+        (1, "sigmoid", "binary_crossentropy", [[2], [-1], [1]], [1, 1, 0], [[0, 1], [1, 1]]),
+        (1, "linear", "binary_crossentropy", [[0.4], [-1], [1]], [1, 0, 0], [[1, 1], [0, 1]]),
+        (3, "sigmoid", "binary_crossentropy", SCORES, np.ones((5, 3)), None),
+        (1, "linear", "mean_squared_error", [[2], [-1]], [1, 3], None),
+        (101, "linear", CROSS, np.eye(101), np.arange(101), None),
+    ],
+)
+def test_who_is_taken_for_whom_counted_by_hand(
+    opened: Opener, units: int, activation: str, loss: str, x: Any, y: Any, expected: Any
+) -> None:
+    layer = layers.Dense(units, activation=activation, kernel_initializer="identity")
+    package = opened(
+        keras.Sequential([layers.Input((units,)), layer]), (np.array(x), np.array(y)), loss=loss
+    )
+    assert package.evaluated.confusion == expected
+
+
+def test_all_batches_are_counted_once(opened: Opener) -> None:
+    y = np.arange(600) % 3
+    layer = layers.Dense(3, kernel_initializer="identity")
+    package = opened(keras.Sequential([layers.Input((3,)), layer]), (np.eye(3)[y], y), loss=CROSS)
+    assert package.evaluated.confusion == [[200, 0, 0], [0, 200, 0], [0, 0, 200]]
 
 
 @pytest.mark.parametrize(
@@ -426,8 +471,17 @@ def candidate(model: Model, value: float) -> ModelVersion:
 def test_a_kept_model_evaluates_each_version_with_its_own_weights(warm: Model) -> None:
     first, other = registry.served(warm.pk), candidate(warm, 0.0)
     before = keras_bridge.evaluate(first)
-    assert keras_bridge.evaluate(other)["loss"] == pytest.approx(np.log(3))
+    assert keras_bridge.evaluate(other).metrics["loss"] == pytest.approx(np.log(3))
     assert keras_bridge.evaluate(first) == before
+
+
+def test_a_prediction_has_the_versions_own_weights_whatever_is_evaluated(warm: Model) -> None:
+    first, other = registry.served(warm.pk), candidate(warm, 0.0)
+    expected = keras_bridge.build_version(first)(IMAGES).numpy()
+    for _ in range(2):
+        np.testing.assert_array_equal(keras_bridge.predict(first, IMAGES), expected)
+        np.testing.assert_allclose(keras_bridge.predict(other, IMAGES), 1 / 3)
+        keras_bridge.evaluate(other)
 
 
 def test_a_model_that_was_evaluated_once_is_warm(warm: Model) -> None:
@@ -449,7 +503,7 @@ def test_a_loss_that_is_not_finite_is_refused(warm: Model) -> None:
 
 @pytest.mark.django_db
 def test_a_model_without_an_evaluation_set_has_no_metrics(opened: Opener) -> None:
-    assert keras_bridge.evaluate(served(opened(small_cnn()))) == {}
+    assert keras_bridge.evaluate(served(opened(small_cnn()))) == Evaluation()
 
 
 def test_all_refusals_are_errors_of_the_house() -> None:

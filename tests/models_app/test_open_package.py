@@ -236,10 +236,15 @@ def test_json_and_safetensors_are_the_second_way_in(
             "dtype": "float32",
             "scale": 0.5,
             "offset": 0.0,
+            "white": 255.0,
         }
         assert package.objective["loss"] == "sparse_categorical_crossentropy"
         assert package.evaluation_samples == 20
-        assert set(package.metrics) == {"loss", "accuracy"}
+        assert set(package.evaluated.metrics) == {"loss", "accuracy"}
+        confusion = package.evaluated.confusion or []
+        assert [sum(row) for row in confusion] == [10, 10]
+        right = sum(confusion[place][place] for place in range(2))
+        assert package.evaluated.metrics["accuracy"] == right / 20
 
 
 def test_a_way_in_has_all_its_files() -> None:

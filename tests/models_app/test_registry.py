@@ -12,11 +12,13 @@ from models_app import blobs, registry, selectors
 from models_app.errors import (
     InvalidModel,
     NonFinite,
+    NothingToMeasureOn,
     SlugTaken,
     StaleBase,
     VersionNotFound,
     WrongStage,
 )
+from models_app.evaluation import Evaluation
 from models_app.models import Model, ModelVersion
 from models_app.packages import Package
 from tests.races import at_once
@@ -174,12 +176,12 @@ def test_what_is_served_cannot_be_rejected(digits: Model) -> None:
 @pytest.mark.django_db
 def test_rolling_back_makes_a_new_version_of_the_old_blobs(digits: Model) -> None:
     first = registry.served(digits.pk)
-    registry.record_metrics(first, {"accuracy": 0.9})
+    registry.record_metrics(first, Evaluation({"accuracy": 0.9}, [[8, 2], [0, 10]]))
     registry.publish(candidate(digits))
     again = registry.roll_back(digits, first, actor="alice", reason="the new one is worse")
     assert (again.number, again.origin, again.stage) == (3, "rollback", "published")
     assert (again.weights, again.fixed, again.parent) == (first.weights, first.fixed, first)
-    assert again.metrics == {"accuracy": 0.9}
+    assert (again.metrics, again.confusion) == ({"accuracy": 0.9}, [[8, 2], [0, 10]])
     assert stages(digits) == ["archived", "archived", "published"]
     line = Event.objects.get(kind="version.rolled_back")
     assert (line.data, line.actor, line.version) == ({"number": 3, "to": 1}, "alice", again.pk)
@@ -199,12 +201,26 @@ def test_only_what_was_served_once_can_be_rolled_back_to(digits: Model, package:
 @pytest.mark.django_db
 def test_metrics_are_written_down_and_are_finite(digits: Model) -> None:
     version = candidate(digits)
-    registry.record_metrics(version, {"loss": 0.5, "accuracy": 0.75})
+    found = Evaluation({"loss": 0.5, "accuracy": 0.75}, [[2, 1], [0, 1]])
+    registry.record_metrics(version, found)
     version.refresh_from_db()
-    assert version.metrics == {"loss": 0.5, "accuracy": 0.75}
+    assert Evaluation(version.metrics, version.confusion) == found
     assert Event.objects.get(kind="version.evaluated").data["metrics"] == version.metrics
     with pytest.raises(NonFinite):
-        registry.record_metrics(version, {"loss": float("nan")})
+        registry.record_metrics(version, Evaluation({"loss": float("nan")}))
+
+
+@pytest.mark.django_db
+def test_bob_may_want_a_version_measured_again(digits: Model) -> None:
+    version = candidate(digits)
+    with pytest.raises(NothingToMeasureOn, match="Received: digits"):
+        registry.ask_measurement(version, actor="bob")
+    Model.objects.filter(pk=digits.pk).update(evaluation_set="0" * 64)
+    registry.ask_measurement(
+        ModelVersion.objects.get(pk=version.pk), actor="bob", reason="there was no matrix"
+    )
+    line = Event.objects.get(kind="version.measuring")
+    assert (line.version, line.actor, line.reason) == (version.pk, "bob", "there was no matrix")
 
 
 @pytest.mark.django_db

@@ -9,6 +9,7 @@ import pytest
 
 from journal.models import Event
 from models_app import registry
+from models_app.evaluation import Evaluation
 from models_app.models import Model, ModelVersion
 from rounds import clock, enrolment, leases, lifecycle, selectors
 from rounds.errors import IllegalMove, ModelBusy, RoundClosed, RulesInvalid
@@ -358,7 +359,7 @@ def test_a_version_that_fails_the_gate_is_rejected_and_the_old_one_stays_served(
     assert lifecycle.step(round_.pk)  # aggregated
     with leases.hold(round_.pk, "evaluating") as lease:
         assert lease is not None
-        lifecycle._publish(round_.pk, lease, {"accuracy": 0.9}, {"accuracy": 0.1})
+        lifecycle._publish(round_.pk, lease, {"accuracy": 0.9}, Evaluation({"accuracy": 0.1}))
     round_.refresh_from_db()
     assert (round_.phase, round_.code) == ("failed", "gate")
     assert ModelVersion.objects.get(number=2).stage == "rejected"
