@@ -1,0 +1,289 @@
+"""Pictures of every page: `make screenshots`.
+
+A demo trains as `manage.py demo` does, with five participants that hold unevenly much. Its pages
+are then looked at as its owner sees them, light and dark, wide and on a phone, among them a round
+in the middle of its training; and all of them are laid into `var/screenshots`. Those that the
+README shows are written smaller to `docs/images`. With `--serve` the server goes on serving.
+"""
+
+import argparse
+import contextlib
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+from playwright.sync_api import (
+    APIResponse,
+    Browser,
+    BrowserContext,
+    Page,
+    ViewportSize,
+    expect,
+    sync_playwright,
+)
+from sklearn.datasets import load_digits
+
+from tests.browser.chromium import FLAGS, find
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+TARGET = ROOT / "var" / "screenshots"
+DEMO = ("--participants", "6", "--rounds", "6", "--partition", "dirichlet:0.7")
+# Long enough for pictures of it: the demo's own rounds take a second or two.
+SLOW = {"epochs": 400, "batch_size": 8, "learning_rate": 0.01, "optimizer": "sgd"}
+SIZES: dict[str, ViewportSize] = {
+    "wide": {"width": 1400, "height": 900},
+    "phone": {"width": 390, "height": 844},
+}
+THEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+# What the README shows, and how large a file of it may be.
+KEPT = {"cockpit-light-wide": "cockpit", "run-dark-wide": "run"}
+KEPT_BYTES = 250_000
+FONTS = """<?xml version="1.0"?>
+<!DOCTYPE fontconfig SYSTEM "fonts.dtd">
+<fontconfig>
+  <include>/etc/fonts/fonts.conf</include>
+  <alias binding="strong"><family>system-ui</family><prefer><family>Inter</family></prefer></alias>
+</fontconfig>
+"""
+
+
+@dataclass
+class Studio:
+    """The demo's server, and a browser in which its owner is signed in.
+
+    Args:
+        url: Where the server is.
+        contexts: One for each theme and size, by name.
+    """
+
+    url: str
+    contexts: dict[str, BrowserContext]
+
+    def get(self, path: str) -> Any:
+        """What the API answers."""
+        return self._told(self._request.get(f"{self.url}/api/v1/{path}"))
+
+    def post(self, path: str, body: dict[str, Any]) -> Any:
+        """What the API answers to a body."""
+        cookies = {one["name"]: one["value"] for one in self._any.cookies()}
+        headers = {"X-CSRFToken": cookies["fedserver_csrf"], "Referer": f"{self.url}/"}
+        return self._told(
+            self._request.post(f"{self.url}/api/v1/{path}", data=body, headers=headers)
+        )
+
+    @property
+    def _any(self) -> BrowserContext:
+        return next(iter(self.contexts.values()))
+
+    @property
+    def _request(self) -> Any:
+        return self._any.request
+
+    def _told(self, response: APIResponse) -> Any:
+        assert response.ok, f"{response.url}: {response.text()}"
+        return response.json()
+
+    def picture(
+        self, name: str, path: str, prepare: Callable[[Page], None] = lambda page: None
+    ) -> None:
+        """One page in every theme and size, after something was done on it."""
+        for kind, context in self.contexts.items():
+            with context.new_page() as page:
+                page.goto(path)
+                expect(page.locator("fs-drawing:empty")).to_have_count(0)
+                prepare(page)
+                page.screenshot(path=TARGET / f"{name}-{kind}.png", full_page=True)
+            say(f"{name}-{kind}.png")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--serve", action="store_true", help="go on serving until Ctrl-C")
+    options = parser.parse_args()
+    path, reason = find()
+    if not path:
+        sys.exit(f"fedserver: {reason}")
+    shutil.rmtree(TARGET, ignore_errors=True)
+    TARGET.mkdir(parents=True)
+    with demo() as (url, password), chromium(path) as browser:
+        studio = Studio(url, contexts(browser, url))
+        studio.picture("sign-in", "/sign-in/")
+        signed_in = sign_in(studio, password)
+        studio.contexts = contexts(browser, url, storage_state=signed_in)
+        take_all(studio)
+        keep()
+        if options.serve:
+            say(f"Serving at {url}/ as owner with the password {password} until Ctrl-C")
+            with contextlib.suppress(KeyboardInterrupt):
+                while True:
+                    time.sleep(3600)
+
+
+@contextlib.contextmanager
+def demo() -> Iterator[tuple[str, str]]:
+    """A demo that has trained and goes on serving: its address, and its owner's password."""
+    command = [sys.executable, str(ROOT / "manage.py"), "demo", *DEMO]
+    environment = os.environ | {"PYTHONUNBUFFERED": "1", "COLUMNS": "200"}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            read = ""
+            assert process.stdout
+            for line in process.stdout:
+                read += line
+                if "until Ctrl-C" in line:
+                    break
+            else:
+                sys.exit(f"Expected a demo that trains. Received:\n{read}")
+            url = re.search(r"server is at (\S+)/", read)
+            password = re.search(r"with the password (\S+)", read)
+            if url is None or password is None:
+                sys.exit(f"Expected an address and a password. Received:\n{read}")
+            yield url[1], password[1]
+        finally:
+            process.terminate()
+
+
+@contextlib.contextmanager
+def chromium(path: str) -> Iterator[Browser]:
+    """A Chromium whose text is set in Inter where it is installed, as most systems' is alike."""
+    with tempfile.NamedTemporaryFile("w", suffix=".conf") as fonts, sync_playwright() as driver:
+        fonts.write(FONTS)
+        fonts.flush()
+        environment: dict[str, Any] = os.environ | {"FONTCONFIG_FILE": fonts.name}
+        browser = driver.chromium.launch(executable_path=path, args=FLAGS, env=environment)
+        with contextlib.closing(browser):
+            yield browser
+
+
+def contexts(browser: Browser, url: str, **options: Any) -> dict[str, BrowserContext]:
+    """One for each theme and size, by name."""
+    return {
+        f"{theme}-{size}": browser.new_context(
+            base_url=url,
+            color_scheme=theme,
+            viewport=viewport,
+            device_scale_factor=2,
+            reduced_motion="reduce",
+            locale="en-GB",
+            **options,
+        )
+        for theme in THEMES
+        for size, viewport in SIZES.items()
+    }
+
+
+def sign_in(studio: Studio, password: str) -> Any:
+    """As a person does it: what a browser then holds."""
+    first = next(iter(studio.contexts.values()))
+    with first.new_page() as page:
+        page.goto("/sign-in/")
+        page.get_by_label("Username").fill("owner")
+        page.get_by_label("Password").fill(password)
+        page.get_by_role("button", name="Sign in").click()
+        page.wait_for_url("**/")
+        expect(page.get_by_role("link", name="owner")).to_be_visible()
+    return first.storage_state()
+
+
+def take_all(studio: Studio) -> None:
+    """Every page, first those of what has trained, then those of what trains."""
+    model = studio.get("models")["results"][0]["slug"]
+    finished = studio.get("runs")["results"][0]
+    version = studio.get(f"models/{model}/versions")["results"][0]["number"]
+    participant = studio.get("participants")["results"][0]["id"]
+    last = studio.get(f"rounds?run={finished['id']}")["results"][-1]["id"]
+    studio.picture("run", f"/runs/{finished['id']}/")
+    studio.picture("round", f"/rounds/{last}/")
+    studio.picture("run-new", "/runs/new/")
+    studio.picture("models", "/models/")
+    studio.picture("model", f"/models/{model}/")
+    studio.picture("version", f"/models/{model}/versions/{version}/")
+    studio.picture("try", f"/models/{model}/try/", try_it)
+    studio.picture("participants", "/participants/")
+    studio.picture("participant", f"/participants/{participant}/")
+    studio.picture("join-code-new", "/join-codes/new/")
+    studio.picture("journal", "/journal/")
+    studio.picture("profile", "/profile/")
+    take_live(studio, model)
+
+
+def take_live(studio: Studio, model: str) -> None:
+    """A run that takes its time: its round's page while everybody trains, and what knows of it."""
+    rules = {"model": model, "name": "slowly", "rounds_planned": 3, "hyperparameters": SLOW}
+    run = studio.post("runs", {**rules, "cohort_goal": 6, "cohort_min": 3, "quorum": 3})
+    studio.post(f"runs/{run['id']}/start", {})
+    round_ = until(lambda: training_round(studio, run["id"]))
+    studio.picture("cockpit", f"/rounds/{round_}/")
+    studio.picture("overview", "/")
+    studio.picture("runs", "/runs/")
+    studio.picture("pause", f"/runs/{run['id']}/", open_dialog)
+
+
+def training_round(studio: Studio, run: int) -> int | None:
+    """The round of a run, once somebody has uploaded and others still train."""
+    for one in studio.get(f"rounds?run={run}")["results"]:
+        found = studio.get(f"rounds/{one['id']}/assignments")["results"]
+        states = {line["state"] for line in found}
+        if {"uploaded", "training"} <= states:
+            return int(one["id"])
+    return None
+
+
+def try_it(page: Page) -> None:
+    """Drop a handwritten digit, and wait for the answer."""
+    digit = load_digits().images[7] * 15.9
+    file = io.BytesIO()
+    Image.fromarray(digit.astype(np.uint8)).resize((160, 160)).save(file, "png")
+    page.locator("input[type=file]").set_input_files(
+        {"name": "seven.png", "mimeType": "image/png", "buffer": file.getvalue()}
+    )
+    page.wait_for_timeout(5000)
+
+
+def open_dialog(page: Page) -> None:
+    page.get_by_role("link", name="Pause").click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+
+
+def until(found: Callable[[], int | None], seconds: float = 120) -> int:
+    """What is found once it is there."""
+    ends = time.monotonic() + seconds
+    while (value := found()) is None:
+        if time.monotonic() > ends:
+            sys.exit("Expected a round in the middle of its training. Received: none")
+        time.sleep(0.2)
+    return value
+
+
+def keep() -> None:
+    """What the README shows, in few colours, so that a clone stays small."""
+    folder = ROOT / "docs" / "images"
+    folder.mkdir(exist_ok=True)
+    for name, kept in KEPT.items():
+        picture = Image.open(TARGET / f"{name}.png").convert("RGB")
+        smaller = picture.resize((picture.width * 3 // 4, picture.height * 3 // 4))
+        target = folder / f"{kept}.png"
+        smaller.quantize(128).save(target, optimize=True)
+        size = target.stat().st_size
+        assert size <= KEPT_BYTES, f"Expected at most {KEPT_BYTES} bytes. Received: {size}, {kept}"
+
+
+def say(sentence: str) -> None:
+    sys.stdout.write(f"{sentence}\n")
+
+
+if __name__ == "__main__":
+    main()

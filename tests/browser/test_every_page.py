@@ -1,0 +1,154 @@
+"""What is asked of every page, whatever it shows: to be read by everybody, everywhere, in peace."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.core.management import call_command
+from django.urls import reverse
+from playwright.sync_api import Page, expect
+from pytest_django import DjangoDbBlocker
+
+from frontend import urls
+from tests.browser import scene as scenes
+from tests.browser.conftest import SignIn
+from tests.browser.scene import Scene
+from tests.serving import serving
+
+WIDE, PHONE = {"width": 1400, "height": 900}, {"width": 390, "height": 844}
+# No pages, but addresses that answer with something else.
+NO_PAGES = {"sign-out", "journal-export"}
+CONTROLS = """() => {
+  const found = "a[href], button, input, select, textarea, summary, [tabindex]";
+  const controls = [...document.querySelectorAll(found)].filter((one) =>
+    one.tabIndex >= 0 && !one.disabled && one.checkVisibility({ visibilityProperty: true }) &&
+    !(one.type === "radio" && one.form?.elements[one.name].value !== one.value));
+  window.left = new Set(controls);
+  window.ringless = new Set();
+  addEventListener("focusin", ({ target }) => {
+    const { outlineStyle, outlineWidth, boxShadow } = getComputedStyle(target);
+    const ring = (outlineStyle !== "none" && parseFloat(outlineWidth) >= 2) || boxShadow !== "none";
+    if (!ring) window.ringless.add(target);
+    window.left.delete(target);
+  });
+  return controls.length;
+}"""
+TOLD = "(name) => [...window[name]].map((one) => one.outerHTML.slice(0, 200))"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A page, and where it is in the scene."""
+
+    name: str
+    arguments: Callable[[Scene], dict[str, Any]] = lambda scene: {}
+
+    def path(self, scene: Scene) -> str:
+        return reverse(f"frontend:{self.name}", kwargs=self.arguments(scene))
+
+
+def of_digits(scene: Scene) -> dict[str, Any]:
+    return {"slug": scene.digits.slug}
+
+
+PLACES = {
+    "overview": Place("overview"),
+    "runs": Place("runs"),
+    "a new run": Place("run-new"),
+    "a run that is over": Place("run", lambda scene: {"pk": scene.spring.pk}),
+    "a run": Place("run", lambda scene: {"pk": scene.autumn.pk}),
+    "a decision": Place("run-decide", lambda scene: {"pk": scene.autumn.pk, "verb": "stop"}),
+    "a round that trains": Place("round", lambda scene: {"pk": scene.training.pk}),
+    "a round that is over": Place("round", lambda scene: {"pk": scene.published.pk}),
+    "models": Place("models"),
+    "a new model": Place("model-new"),
+    "a model": Place("model", of_digits),
+    "a version": Place("version", lambda scene: {"slug": scene.digits.slug, "number": 4}),
+    "trying it": Place("try", of_digits),
+    "participants": Place("participants"),
+    "a participant": Place("participant", lambda scene: {"uuid": scene.uuid_of("frida")}),
+    "a new join code": Place("join-code-new"),
+    "the journal": Place("journal"),
+    "profile": Place("profile"),
+    "sign in": Place("sign-in"),
+}
+# Those which look like one of these, and differ in their words alone.
+ALIKE = {"round-decide", "version-decide", "participant-decide", "join-code-decide"}
+HERE = {
+    name: place
+    for name, place in PLACES.items()
+    if place.name in {one.name for one in urls.urlpatterns}
+}
+
+
+@pytest.fixture(scope="module")
+def transactional_db(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
+    """The database, emptied after all tests of this file and not after each."""
+    with django_db_blocker.unblock():
+        yield
+        call_command("flush", interactive=False, verbosity=0)
+
+
+@pytest.fixture(scope="module")
+def scene(transactional_db: None, valkey_server: str) -> Scene:
+    """One scene for all tests of this file; they look and change little."""
+    return scenes.make()
+
+
+@pytest.fixture(scope="module")
+def server(scene: Scene) -> Iterator[str]:
+    """One server for all tests of this file."""
+    with serving() as port:
+        yield f"http://127.0.0.1:{port}"
+
+
+def show(page: Page, path: str) -> None:
+    """Go there, and wait until everything is drawn."""
+    page.goto(path)
+    expect(page.locator("fs-drawing:empty")).to_have_count(0)
+
+
+def test_every_page_is_looked_at_here() -> None:
+    known = {place.name for place in PLACES.values()} | NO_PAGES | ALIKE
+    assert known >= THERE
+
+
+@pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("place", HERE.values(), ids=HERE)
+def test_everybody_can_read_it(
+    scene: Scene,
+    signed_in: SignIn,
+    axe: Callable[[Page], None],
+    place: Place,
+    theme: str,
+    size: dict[str, int],
+) -> None:
+    page = signed_in(reader(scene, place), color_scheme=theme, viewport=size)
+    show(page, place.path(scene))
+    assert page.title().removesuffix(" · fedserver")
+    expect(page.locator("h1")).to_have_count(1)
+    assert page.locator("h1").inner_text()
+    axe(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
+    # Who asked for less motion gets none.
+    assert page.evaluate("document.getAnimations().length") == 0
+
+
+@pytest.mark.parametrize("place", HERE.values(), ids=HERE)
+def test_everything_is_reached_by_tab_and_shows_where_one_is(
+    scene: Scene, signed_in: SignIn, place: Place
+) -> None:
+    page = signed_in(reader(scene, place), viewport=WIDE)
+    show(page, place.path(scene))
+    for _ in range(page.evaluate(CONTROLS) + 3):
+        page.keyboard.press("Tab")
+    assert page.evaluate(TOLD, "left") == []
+    assert page.evaluate(TOLD, "ringless") == []
+
+
+def reader(scene: Scene, place: Place) -> User | None:
+    """An owner sees every button; who signs in is nobody yet."""
+    return None if place.name == "sign-in" else scene.alice
