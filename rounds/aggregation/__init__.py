@@ -7,8 +7,9 @@ written to, else in the user's cache directory.
 """
 
 from collections.abc import Mapping
+from dataclasses import MISSING, fields
 from inspect import signature
-from typing import Any
+from typing import Any, NamedTuple, get_args, get_type_hints
 
 from rounds.aggregation.contract import (
     Contribution,
@@ -23,6 +24,7 @@ from rounds.aggregation.fedavg import FedAvg
 __all__ = [
     "Contribution",
     "FedAvg",
+    "Option",
     "OptionError",
     "Result",
     "State",
@@ -30,6 +32,7 @@ __all__ = [
     "apply_delta",
     "build",
     "names",
+    "options",
 ]
 
 _STRATEGIES: dict[str, type[FedAvg]] = {"fedavg": FedAvg}
@@ -38,6 +41,36 @@ _STRATEGIES: dict[str, type[FedAvg]] = {"fedavg": FedAvg}
 def names() -> list[str]:
     """Returns the names that `build` knows, in alphabetical order."""
     return sorted(_STRATEGIES)
+
+
+class Option(NamedTuple):
+    """What a run may set of a strategy.
+
+    Args:
+        name: of the strategy's field.
+        kind: `bool`, `int`, `float` or `str`.
+        default: what counts when nobody says anything; None if the strategy decides.
+        about: the field's metadata `help`, a sentence for people.
+    """
+
+    name: str
+    kind: type
+    default: Any
+    about: str
+
+
+def options(name: str) -> list[Option]:
+    """Returns what a run may set of the strategy of that name, in the order it is declared."""
+    strategy = _STRATEGIES[name]
+    hints = get_type_hints(strategy)
+    found = []
+    for field in fields(strategy):
+        if field.init and field.name != "threads":
+            kinds = [kind for kind in get_args(hints[field.name]) if kind is not type(None)]
+            kind = kinds[0] if kinds else hints[field.name]
+            default = None if field.default is MISSING else field.default
+            found.append(Option(field.name, kind, default, field.metadata.get("help", "")))
+    return found
 
 
 def build(
