@@ -225,6 +225,14 @@ def announce(documents: list[dict[str, Any]]) -> None:
         logger.warning("%d events were not announced: %s", len(documents), error)
 
 
+def is_heard() -> bool:
+    """Whether the broker answers: without it nothing is told live, and rounds stand still."""
+    try:
+        return bool(_redis().ping())
+    except redis.RedisError:
+        return False
+
+
 def recheck(user: int) -> None:
     """Have the sockets of a user looked at again at once, for example when they signed out.
 

@@ -25,5 +25,7 @@ class Command(BaseCommand):
             raise CommandError(f"Expected an existing user. Received: {options['username']}")
         days = options["days"]
         expires_at = timezone.now() + timedelta(days=days) if days else None
-        _, secret = make_token(user, label=options["label"], expires_at=expires_at, actor="")
+        _, secret = make_token(
+            user, label=options["label"], expires_at=expires_at, actor="command line"
+        )
         self.stdout.write(secret)
