@@ -76,11 +76,8 @@ PLACES = {
 }
 # Those which look like one of these, and differ in their words alone.
 ALIKE = {"round-decide", "version-decide", "participant-decide", "join-code-decide"}
-HERE = {
-    name: place
-    for name, place in PLACES.items()
-    if place.name in {one.name for one in urls.urlpatterns}
-}
+THERE = {pattern.name for pattern in urls.urlpatterns}
+HERE = {name: place for name, place in PLACES.items() if place.name in THERE}
 
 
 @pytest.fixture(scope="module")
