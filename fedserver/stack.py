@@ -15,8 +15,7 @@ from django.core.management import call_command
 
 from fedserver import valkey
 from fedserver.supervisor import Program
-
-BACKLOG = 2048
+from fedserver.web import BACKLOG
 
 
 class HomeInUse(Exception):
@@ -134,10 +133,7 @@ def _broker_given() -> bool:
 
 def _web(name: str, door: Door, environment: dict[str, str]) -> Program:
     descriptor = door.listener.fileno()
-    command = [*_python("uvicorn"), "fedserver.asgi:application", "--fd", str(descriptor)]
-    command += ["--backlog", str(BACKLOG), "--ws", "websockets-sansio", "--no-access-log"]
-    # The settings count the proxies to be believed (FEDSERVER_PROXIES); uvicorn must not as well.
-    command += ["--no-proxy-headers", "--no-server-header", "--timeout-graceful-shutdown", "3"]
+    command = [*_python("fedserver.web"), "--fd", str(descriptor)]
     return Program(
         name, command, environment, ready=door.answers, gate=True, descriptors=(descriptor,)
     )

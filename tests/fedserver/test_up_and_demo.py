@@ -106,7 +106,7 @@ def test_a_killed_web_process_is_replaced_and_nobody_outlives_a_killed_up(
     with manage(tmp_path, "up", "--port", "0", DATABASE_URL=database_url) as server:
         url = line_with(server, "serves at").split()[3]
         started = descendants(server)
-        web = next(one for one in started if "uvicorn" in one.cmdline())
+        web = next(one for one in started if "fedserver.web" in one.cmdline())
         web.kill()
         # Nobody is refused meanwhile: the listening socket is the supervisor's.
         assert httpx.get(f"{url}/healthz", timeout=30).status_code == 200

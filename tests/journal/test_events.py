@@ -1,5 +1,7 @@
 """Only what the vocabulary knows is written, with the change that it tells of or not at all."""
 
+from typing import Any
+
 import pytest
 
 from journal import events
@@ -52,7 +54,7 @@ def test_the_lines_of_an_inner_transaction_that_fails_are_gone_with_it() -> None
     ("kind", "fields"),
     [("run.exploded", {}), ("run.started", {"colour": "blue"}), ("round.opened", {"name": "x"})],
 )
-def test_undeclared_events_are_refused(kind: str, fields: dict[str, str]) -> None:
+def test_undeclared_events_are_refused(kind: str, fields: dict[str, Any]) -> None:
     with pytest.raises(events.UndeclaredEvent, match="Received: "):
         events.Journal().record(kind, **fields)
 

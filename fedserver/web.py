@@ -1,0 +1,47 @@
+"""The web process: uvicorn, as this server wants it.
+
+python -m fedserver.web [--host 127.0.0.1] [--port 8000 | --fd 3] [--workers 4]
+"""
+
+import argparse
+
+import uvicorn
+
+from fedserver.sockets import LiveSocket
+
+BACKLOG = 2048
+
+
+def main() -> None:
+    options = parse()
+    where = {"fd": options.fd} if options.fd is not None else {"port": options.port}
+    uvicorn.run(
+        "fedserver.asgi:application",
+        host=options.host,
+        **where,
+        root_path=options.root_path,
+        workers=options.workers,
+        backlog=BACKLOG,
+        ws=LiveSocket,
+        # A frame is the same for all pages; compressed it would be made for each of them anew.
+        ws_per_message_deflate=False,
+        access_log=False,
+        # The settings count the proxies to be believed (FEDSERVER_PROXIES); uvicorn must not too.
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=3,
+    )
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m fedserver.web", description="The web process.")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (%(default)s)")
+    parser.add_argument("--port", type=int, default=8000, help="port (%(default)s)")
+    parser.add_argument("--fd", type=int, help="a listening socket to inherit, instead of a port")
+    parser.add_argument("--root-path", default="", help="the prefix that a proxy takes off")
+    parser.add_argument("--workers", type=int, default=1, help="processes (%(default)s)")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
