@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import environ
+from csp import constants as csp
 from django.core.exceptions import ImproperlyConfigured
 
 from fedserver import valkey
@@ -72,6 +73,23 @@ if PROXIES:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 # SAMEORIGIN where another page of the same host shows this one, as JupyterLab does.
 X_FRAME_OPTIONS = env.str("FEDSERVER_FRAME_OPTIONS", default="DENY")
+# What a page may load, and from where: from here, and scripts and styles from files alone. The
+# two pages of the API's documentation are allowed more (fedserver/docs.py).
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [csp.SELF],
+        "script-src": [csp.SELF],
+        "style-src": [csp.SELF],
+        "img-src": [csp.SELF, "data:", "blob:"],  # QR codes; a photo before it is sent
+        "connect-src": [csp.SELF],  # the live socket too: ws: and wss: of this host are "self"
+        "object-src": [csp.NONE],
+        "base-uri": [csp.NONE],
+        "form-action": [csp.SELF],
+        "frame-ancestors": [csp.SELF if X_FRAME_OPTIONS == "SAMEORIGIN" else csp.NONE],
+    }
+}
+SECURE_REFERRER_POLICY = "same-origin"
+SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2_621_440
 # A photo to try a model on stays in memory: neither disk nor database ever holds it.
 MAX_PHOTO_BYTES = FILE_UPLOAD_MAX_MEMORY_SIZE = 10 * 2**20
@@ -97,6 +115,7 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
+    "fedserver.headers.Headers",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",

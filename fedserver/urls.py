@@ -2,9 +2,9 @@
 
 from django.contrib import admin
 from django.urls import include, path
-from drf_spectacular.views import SpectacularAPIView, SpectacularRedocView, SpectacularSwaggerView
+from drf_spectacular.views import SpectacularAPIView
 
-from fedserver import views
+from fedserver import docs, views
 
 admin.site.site_header = admin.site.site_title = "fedserver"
 admin.site.index_title = "Everything there is"
@@ -17,8 +17,8 @@ urlpatterns = [
     path("api/v1/", include("rounds.api.urls")),
     path("api/v1/", include("models_app.api.urls")),
     path("api/schema", SpectacularAPIView.as_view(), name="schema"),
-    path("api/docs", SpectacularSwaggerView.as_view(url_name="schema"), name="api-docs"),
-    path("api/redoc", SpectacularRedocView.as_view(url_name="schema"), name="api-redoc"),
+    path("api/docs", docs.swagger, name="api-docs"),
+    path("api/redoc", docs.redoc, name="api-redoc"),
 ]
 
 handler404 = "fedserver.views.not_found"

@@ -4,7 +4,7 @@ from django.contrib import admin
 from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 
-from accounts.admin import RoleAdmin, row_link
+from accounts.admin import RoleAdmin, list_link, row_link
 from journal.models import Event
 
 # Where a line's subjects are shown. Names only: the journal imports nothing of the house.
@@ -22,13 +22,14 @@ PAGES = {
 class EventAdmin(RoleAdmin):
     """Lines of the journal, newest first."""
 
-    list_display = ("id", "at", "kind", "subjects", "actor", "reason")
+    list_display = ("id", "at", "kind", "subjects", "by", "reason")
     list_filter = ("at", "kind", "actor")
+    search_help_text = "Kind, actor or reason"
     search_fields = ("kind", "actor", "reason")
     date_hierarchy = "at"
     ordering = ("-id",)
-    fields = ("id", "at", "kind", "subjects", "actor", "reason", "data")
-    readonly_fields = ("subjects",)
+    fields = ("id", "at", "kind", "subjects", "by", "reason", "data")
+    readonly_fields = ("subjects", "by")
 
     @admin.display
     def subjects(self, event: Event) -> SafeString:
@@ -36,3 +37,10 @@ class EventAdmin(RoleAdmin):
         told = ((name, page, getattr(event, name)) for name, page in PAGES.items())
         links = ((row_link(page, pk, f"{name} {pk}"),) for name, page, pk in told if pk is not None)
         return format_html_join(", ", "{}", links)
+
+    @admin.display(description="actor", ordering="actor")
+    def by(self, event: Event) -> SafeString | str:
+        """Who did it, and so what else they did; the server itself has no name."""
+        if not event.actor:
+            return "the server"
+        return list_link("journal_event", event.actor, actor__exact=event.actor)

@@ -4,16 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 from django import forms
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
-from django.urls import reverse
-from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from accounts.admin import RoleAdmin
+from accounts.admin import Related, RoleAdmin, chip, dashboard, linked, list_link, row_link
 from accounts.roles import OPERATORS
-from models_app import registry, selectors, uploads
+from models_app import decisions, registry, selectors, uploads
 from models_app.errors import FedserverError
 from models_app.models import Model, ModelVersion
 
@@ -80,14 +78,21 @@ class NewModelForm(forms.ModelForm):
 class ModelAdmin(RoleAdmin):
     """Models, and the upload of a new one. Names may be edited; weights come through verbs."""
 
+    in_journal = "model"
+    related = (
+        Related("versions", "models_app_modelversion", "model__id__exact"),
+        Related("runs", "rounds_run", "model__id__exact"),
+        Related("rounds", "rounds_round", "run__model__id__exact"),
+        Related("participants for it alone", "rounds_participant", "model__id__exact"),
+    )
     list_display = ("slug", "name", "served_version", "quality", "version_count", "created_at")
-    search_fields = ("slug", "name", "description")
+    search_fields = ("slug", "name", "description", "architecture_digest")
     list_filter = ("created_at", "created_by")
+    date_hierarchy = "created_at"
     add_roles = OPERATORS
     change_roles = OPERATORS
     readonly_fields = (
         "slug",
-        "versions_link",
         "architecture_digest",
         "input_spec",
         "objective",
@@ -100,6 +105,9 @@ class ModelAdmin(RoleAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Model]:
         return selectors.models()
+
+    def view_on_site(self, model: Model) -> str:
+        return dashboard("model", model.slug)
 
     def get_form(
         self, request: HttpRequest, obj: Any = None, change: bool = False, **kw: Any
@@ -127,13 +135,9 @@ class ModelAdmin(RoleAdmin):
         return shown_metrics(model.serving[0].metrics) if model.serving else "-"
 
     @admin.display(description="versions", ordering="version_count")
-    def version_count(self, model: Any) -> int:
-        return int(model.version_count)
-
-    @admin.display(description="versions")
-    def versions_link(self, model: Model) -> SafeString:
-        address = reverse("admin:models_app_modelversion_changelist")
-        return format_html('<a href="{}?model__id__exact={}">all versions</a>', address, model.pk)
+    def version_count(self, model: Any) -> SafeString:
+        narrowed = {"model__id__exact": model.pk}
+        return list_link("models_app_modelversion", model.version_count, **narrowed)
 
     @admin.display(description="weights")
     def roles(self, model: Model) -> str:
@@ -145,14 +149,38 @@ class ModelAdmin(RoleAdmin):
 
 @admin.register(ModelVersion)
 class ModelVersionAdmin(RoleAdmin):
-    """Versions, to be read; publish and roll back are actions that call the verbs."""
+    """Versions, to be read; what is served changes by decisions."""
 
-    list_display = ("name", "stage", "origin", "quality", "parent_link", "created_at", "reason")
-    list_filter = ("stage", "origin", "model")
+    decisions = decisions.VERSION
+    refusals = (FedserverError,)
+    in_journal = "version"
+    state_name = "stage"
+    related = (
+        Related("rounds that train from it", "rounds_round", "base__id__exact"),
+        Related("the round that made it", "rounds_round", "version__id__exact"),
+        Related("versions made from it", "models_app_modelversion", "parent__id__exact"),
+    )
+    list_display = (
+        "name",
+        chip("stage"),
+        linked("model"),
+        "origin",
+        "quality",
+        "parent_link",
+        "created_at",
+        "reason",
+    )
+    list_filter = ("stage", "origin", "model", "created_at")
     search_fields = ("model__slug", "model__name", "weights", "reason")
-    list_select_related = ("model", "parent__model")
     date_hierarchy = "created_at"
-    actions = ("publish", "reject", "roll_back")
+    lookups = ("made_by__run__id__exact",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[ModelVersion]:
+        heavy = ("model__architecture", "model__weights_manifest")
+        return super().get_queryset(request).select_related("model", "parent").defer(*heavy)
+
+    def view_on_site(self, version: ModelVersion) -> str:
+        return dashboard("version", version.model.slug, version.number)
 
     @admin.display(description="version", ordering="number")
     def name(self, version: ModelVersion) -> str:
@@ -166,40 +194,9 @@ class ModelVersionAdmin(RoleAdmin):
     def parent_link(self, version: ModelVersion) -> SafeString | str:
         return version_link(version.parent) if version.parent else "-"
 
-    @admin.action(description="Publish", permissions=["act"])
-    def publish(self, request: HttpRequest, chosen: QuerySet[ModelVersion]) -> None:
-        self._decide(request, chosen, registry.publish)
-
-    @admin.action(description="Reject", permissions=["act"])
-    def reject(self, request: HttpRequest, chosen: QuerySet[ModelVersion]) -> None:
-        self._decide(request, chosen, registry.reject)
-
-    @admin.action(description="Roll back to this version", permissions=["act"])
-    def roll_back(self, request: HttpRequest, chosen: QuerySet[ModelVersion]) -> None:
-        def verb(version: ModelVersion, **decision: Any) -> ModelVersion:
-            return registry.roll_back(version.model, version, **decision)
-
-        self._decide(request, chosen, verb)
-
-    def _decide(
-        self,
-        request: HttpRequest,
-        chosen: QuerySet[ModelVersion],
-        verb: Callable[..., ModelVersion],
-    ) -> None:
-        decision = {"actor": request.user.get_username(), "reason": "decided in the admin"}
-        for version in chosen.select_related("model"):
-            try:
-                decided = verb(version, **decision)
-            except FedserverError as error:
-                self.message_user(request, error.detail, messages.ERROR)
-            else:
-                self.message_user(request, f"Done: {decided} is {decided.stage}", messages.SUCCESS)
-
 
 def version_link(version: ModelVersion) -> SafeString:
-    address = reverse("admin:models_app_modelversion_change", args=[version.pk])
-    return format_html('<a href="{}">v{}</a>', address, version.number)
+    return row_link("models_app_modelversion", version.pk, f"v{version.number}")
 
 
 def shown_metrics(metrics: dict[str, float]) -> str:

@@ -5,7 +5,6 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
-from django.contrib.admin.helpers import ActionForm
 from django.contrib.admin.widgets import AdminSplitDateTime
 from django.db.models import QuerySet
 from django.http import HttpRequest
@@ -13,11 +12,11 @@ from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from accounts.admin import RoleAdmin, list_link, row_link
+from accounts.admin import Related, RoleAdmin, chip, dashboard, linked, list_link, row_link
 from accounts.roles import OPERATORS
 from models_app import selectors as registry
 from models_app.errors import FedserverError
-from rounds import aggregation, enrolment, lifecycle, rules, selectors, tasks
+from rounds import aggregation, decisions, enrolment, lifecycle, rules, selectors
 from rounds.models import (
     Assignment,
     CheckIn,
@@ -30,12 +29,6 @@ from rounds.models import (
 )
 
 
-class ReasonForm(ActionForm):
-    """Why an action is taken; it goes into the journal."""
-
-    reason = forms.CharField(required=False, max_length=1000)
-
-
 class ByModel(admin.AllValuesFieldListFilter):
     """Narrows a list to one model; what it is put on is the model's slug."""
 
@@ -45,29 +38,9 @@ class ByModel(admin.AllValuesFieldListFilter):
 
 
 class VerbAdmin(RoleAdmin):
-    """A list whose actions are verbs."""
+    """A list whose rows change through verbs."""
 
-    action_form = ReasonForm
-
-    def carry_out(
-        self, request: HttpRequest, chosen: QuerySet[Any], verb: Callable[..., object], done: str
-    ) -> None:
-        """Call a verb for each chosen row, and say how each one went.
-
-        Args:
-            request: Of the action; its `reason` goes to the verb.
-            chosen: The rows.
-            verb: Takes a row, `actor` and `reason`.
-            done: What a row is afterwards.
-        """
-        reason = request.POST.get("reason", "")[:1000]
-        for row in chosen:
-            try:
-                verb(row, actor=request.user.get_username(), reason=reason)
-            except FedserverError as error:
-                self.message_user(request, f"{row}: {error.detail}", messages.ERROR)
-            else:
-                self.message_user(request, f"{row} is {done}.", messages.SUCCESS)
+    refusals = (FedserverError,)
 
 
 class VerbForm(forms.ModelForm):
@@ -150,33 +123,34 @@ class JoinCodeAdmin(MakingAdmin):
 
     view_roles = OPERATORS
     add_form = NewJoinCodeForm
-    list_display = ("__str__", "model", "used", "expires_at", "withdrawn_at", "created_by")
+    decisions = decisions.JOIN_CODE
+    related = (Related("who enrolled with it", "rounds_participant", "join_code__id__exact"),)
+    list_display = (
+        "__str__",
+        linked("model"),
+        "used",
+        "expires_at",
+        "withdrawn_at",
+        linked("created_by"),
+        "created_at",
+    )
     list_filter = ("expires_at", "withdrawn_at", ("model__slug", ByModel))
     search_fields = ("label", "model__slug", "created_by__username")
     date_hierarchy = "created_at"
-    actions = ("withdraw",)
+    lookups = ("model__id__exact", "created_by__id__exact")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[JoinCode]:
         return selectors.join_codes()
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        made = ("used", "withdrawn_at", "created_by", "created_at", "participants")
-        return (*NewJoinCodeForm.Meta.fields, *(made if obj else ()))
+        return (*NewJoinCodeForm.Meta.fields, *self.get_readonly_fields(request, obj))
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        return ("used", "withdrawn_at", "created_by", "created_at", "participants") if obj else ()
+        return ("used", "withdrawn_at", "created_by", "created_at") if obj else ()
 
     @admin.display(description="used", ordering="uses")
     def used(self, code: JoinCode) -> str:
         return f"{code.uses} of {code.max_uses}"
-
-    @admin.display
-    def participants(self, code: JoinCode) -> SafeString:
-        return list_link("rounds_participant", "who enrolled with it", join_code__id__exact=code.pk)
-
-    @admin.action(description="Withdraw", permissions=["act"])
-    def withdraw(self, request: HttpRequest, chosen: QuerySet[JoinCode]) -> None:
-        self.carry_out(request, chosen, enrolment.withdraw_join_code, "withdrawn")
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         address = request.build_absolute_uri(reverse("service")).removesuffix("/api/v1/")
@@ -192,25 +166,37 @@ class JoinCodeAdmin(MakingAdmin):
 class ParticipantAdmin(VerbAdmin):
     """Who trains."""
 
+    decisions = decisions.PARTICIPANT
+    in_journal = "participant"
+    state_name = "state"
+    related = (
+        Related("assignments", "rounds_assignment", "participant__id__exact"),
+        Related("updates", "rounds_update", "assignment__participant__id__exact"),
+        Related("check-ins", "rounds_checkin", "participant__id__exact"),
+        Related("tokens", "rounds_participanttoken", "participant__id__exact"),
+    )
     list_display = (
         "name",
-        "state",
-        "model",
+        chip("state"),
+        linked("model"),
         "invited",
         "accepted",
         "last_seen_at",
         "enrolled_at",
-        "uuid",
+        linked("join_code", "join code"),
     )
-    list_filter = ("state", ("model__slug", ByModel), "last_seen_at")
+    list_filter = ("state", ("model__slug", ByModel), "last_seen_at", "enrolled_at")
     search_fields = ("name", "uuid", "public_key")
     date_hierarchy = "enrolled_at"
+    lookups = ("join_code__id__exact", "model__id__exact")
     exclude = ("join_code",)
-    readonly_fields = ("uuid", "invited", "accepted", "code_link", "events")
-    actions = ("suspend", "reinstate", "revoke")
+    readonly_fields = ("uuid", "invited", "accepted", "code_link")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Participant]:
         return selectors.participants()
+
+    def view_on_site(self, participant: Participant) -> str:
+        return dashboard("participant", participant.uuid)
 
     @admin.display(ordering="invited_count")
     def invited(self, participant: Any) -> SafeString:
@@ -226,31 +212,17 @@ class ParticipantAdmin(VerbAdmin):
         code = participant.join_code
         return row_link("rounds_joincode", code.pk, code) if code else "-"
 
-    @admin.display
-    def events(self, participant: Participant) -> SafeString:
-        return list_link("journal_event", "its journal", participant=participant.pk)
-
-    @admin.action(description="Suspend", permissions=["act"])
-    def suspend(self, request: HttpRequest, chosen: QuerySet[Participant]) -> None:
-        self.carry_out(request, chosen, enrolment.suspend, "suspended")
-
-    @admin.action(description="Reinstate", permissions=["act"])
-    def reinstate(self, request: HttpRequest, chosen: QuerySet[Participant]) -> None:
-        self.carry_out(request, chosen, enrolment.reinstate, "active again")
-
-    @admin.action(description="Revoke, for good", permissions=["act"])
-    def revoke(self, request: HttpRequest, chosen: QuerySet[Participant]) -> None:
-        self.carry_out(request, chosen, enrolment.revoke, "revoked")
-
 
 @admin.register(ParticipantToken)
 class ParticipantTokenAdmin(RoleAdmin):
     """Which participants hold a token now, and until when."""
 
-    list_display = fields = ("participant", "expires_at")
+    list_display = ("__str__", linked("participant"), "expires_at")
+    fields = ("participant", "expires_at")
     list_select_related = ("participant",)
     list_filter = ("expires_at",)
     search_fields = ("participant__name",)
+    date_hierarchy = "expires_at"
 
 
 # --- Runs -------------------------------------------------------------------------------------
@@ -312,29 +284,50 @@ STANDING = (
     "created_at",
     "started_at",
     "ended_at",
-    "events",
 )
 
 
 @admin.register(Run)
 class RunAdmin(MakingAdmin):
-    """Federated trainings: created by a form, led by actions."""
+    """Federated trainings: created by a form, led by decisions."""
 
     add_form = NewRunForm
-    list_display = ("id", "name", "model", "state", "progress", "reason", "created_at")
-    list_filter = ("state", ("model__slug", ByModel), "strategy")
-    search_fields = ("name", "model__slug", "created_by__username")
+    decisions = decisions.RUN
+    in_journal = "run"
+    state_name = "state"
+    related = (
+        Related("rounds", "rounds_round", "run__id__exact"),
+        Related("assignments", "rounds_assignment", "round__run__id__exact"),
+        Related("updates", "rounds_update", "assignment__round__run__id__exact"),
+        Related("versions", "models_app_modelversion", "made_by__run__id__exact"),
+    )
+    list_display = (
+        "id",
+        "name",
+        linked("model"),
+        chip("state"),
+        "progress",
+        "reason",
+        linked("created_by"),
+        "created_at",
+    )
+    list_display_links = ("id", "name")
+    list_filter = ("state", ("model__slug", ByModel), "strategy", "created_at")
+    search_fields = ("name", "model__slug", "created_by__username", "reason")
     date_hierarchy = "created_at"
-    actions = ("start", "pause", "resume", "stop")
+    lookups = ("model__id__exact", "created_by__id__exact")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Run]:
         return selectors.runs()
+
+    def view_on_site(self, run: Run) -> str:
+        return dashboard("run", run.pk)
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         return (("Where it stands", {"fields": STANDING}), *RULES) if obj else RULES
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        return ("report", "events") if obj else ()
+        return ("report",) if obj else ()
 
     @admin.display(ordering="published")
     def progress(self, run: Any) -> SafeString:
@@ -351,46 +344,6 @@ class RunAdmin(MakingAdmin):
         rows = format_html_join("", cells, [[_shown(value) for value in line] for line in lines])
         return format_html("<table><tr>{}</tr>{}</table>", heads, rows)
 
-    @admin.display
-    def events(self, run: Run) -> SafeString:
-        return list_link("journal_event", "its journal", run=run.pk)
-
-    @admin.action(description="Start", permissions=["act"])
-    def start(self, request: HttpRequest, chosen: QuerySet[Run]) -> None:
-        self.carry_out(request, chosen, of_run(lifecycle.start_run), "running")
-
-    @admin.action(description="Pause", permissions=["act"])
-    def pause(self, request: HttpRequest, chosen: QuerySet[Run]) -> None:
-        self.carry_out(request, chosen, of_run(lifecycle.pause_run), "paused")
-
-    @admin.action(description="Resume", permissions=["act"])
-    def resume(self, request: HttpRequest, chosen: QuerySet[Run]) -> None:
-        self.carry_out(request, chosen, of_run(lifecycle.resume_run), "running again")
-
-    @admin.action(description="Stop", permissions=["act"])
-    def stop(self, request: HttpRequest, chosen: QuerySet[Run]) -> None:
-        self.carry_out(request, chosen, of_run(lifecycle.stop_run), "stopped")
-
-
-def of_run(verb: Callable[..., object]) -> Callable[..., None]:
-    """A verb of a run's id as one of its row, which rings for the step that may be due."""
-
-    def carried(run: Run, **decision: str) -> None:
-        verb(run.pk, **decision)
-        tasks.ring_run(run.pk)
-
-    return carried
-
-
-def of_round(verb: Callable[..., object]) -> Callable[..., None]:
-    """A verb of a round's id as one of its row, which rings for the step that may be due."""
-
-    def carried(round_: Round, **decision: str) -> None:
-        verb(round_.pk, **decision)
-        tasks.ring_run(round_.run_id)
-
-    return carried
-
 
 def _shown(value: Any) -> str:
     if value is None:
@@ -405,27 +358,41 @@ def _shown(value: Any) -> str:
 class RoundAdmin(VerbAdmin):
     """Rounds of all runs."""
 
+    decisions = decisions.ROUND
+    in_journal = "round"
+    state_name = "phase"
+    related = (
+        Related("assignments", "rounds_assignment", "round__id__exact"),
+        Related("check-ins", "rounds_checkin", "round__id__exact"),
+        Related("updates", "rounds_update", "assignment__round__id__exact"),
+    )
     list_display = (
         "__str__",
-        "phase",
+        chip("phase"),
+        linked("run"),
         "invited",
         "uploaded",
         "accepted",
         "samples",
+        "from_version",
         "made",
         "reason",
+        "opened_at",
         "ended_at",
     )
     ordering = ("-id",)
-    list_filter = ("phase", ("run__model__slug", ByModel), "code")
+    list_filter = ("phase", ("run__model__slug", ByModel), "code", "opened_at")
     search_fields = ("run__name", "run__model__slug", "code", "reason")
     date_hierarchy = "opened_at"
+    lookups = ("run__id__exact", "base__id__exact", "run__model__id__exact")
     exclude = ("run", "base", "version", "lease")
-    readonly_fields = ("run_link", "from_version", "made", "invited", "accepted", "events")
-    actions = ("close", "cancel")
+    readonly_fields = ("run_link", "from_version", "made", "invited", "accepted")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Round]:
         return selectors.rounds()
+
+    def view_on_site(self, round_: Round) -> str:
+        return dashboard("round", round_.pk)
 
     @admin.display(description="run", ordering="run")
     def run_link(self, round_: Round) -> SafeString:
@@ -460,24 +427,12 @@ class RoundAdmin(VerbAdmin):
     def samples(self, round_: Any) -> int:
         return round_.samples or 0
 
-    @admin.display
-    def events(self, round_: Round) -> SafeString:
-        return list_link("journal_event", "its journal", round=round_.pk)
-
-    @admin.action(description="Close now, with the updates that are here", permissions=["act"])
-    def close(self, request: HttpRequest, chosen: QuerySet[Round]) -> None:
-        self.carry_out(request, chosen, of_round(lifecycle.close_round), "closed")
-
-    @admin.action(description="Cancel", permissions=["act"])
-    def cancel(self, request: HttpRequest, chosen: QuerySet[Round]) -> None:
-        self.carry_out(request, chosen, of_round(lifecycle.cancel_round), "cancelled")
-
 
 @admin.register(CheckIn)
 class CheckInAdmin(RoleAdmin):
     """Who was there when a round was selecting."""
 
-    list_display = ("participant", "round", "at")
+    list_display = ("id", linked("participant"), linked("round"), "at")
     list_select_related = ("participant", "round__run")
     list_filter = ("at",)
     search_fields = ("participant__name", "round__run__name")
@@ -488,25 +443,31 @@ class CheckInAdmin(RoleAdmin):
 class AssignmentAdmin(RoleAdmin):
     """Everyone's places in rounds."""
 
+    in_journal = "assignment"
+    state_name = "state"
     list_display = (
         "id",
         "participant_link",
         "round_link",
-        "state",
+        chip("state"),
         "doing",
         "samples",
         "norm",
         "reason",
         "last_seen_at",
     )
-    list_filter = ("state", "code", ("round__run__model__slug", ByModel))
+    list_filter = ("state", "code", ("round__run__model__slug", ByModel), "invited_at")
     search_fields = ("participant__name", "participant__uuid", "round__run__name", "reason")
     date_hierarchy = "invited_at"
+    lookups = ("round__run__id__exact",)
     exclude = ("participant", "round")
     readonly_fields = ("participant_link", "round_link", "update_link")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Assignment]:
         return selectors.assignments()
+
+    def view_on_site(self, one: Assignment) -> str:
+        return dashboard("round", one.round_id)
 
     @admin.display(description="participant", ordering="participant__name")
     def participant_link(self, one: Assignment) -> SafeString:
@@ -541,14 +502,42 @@ def _has_update(one: Assignment) -> bool:
 class UpdateAdmin(RoleAdmin):
     """What was uploaded: its digest, length, samples and norm; its bytes stay where they are."""
 
-    list_display = ("assignment_link", "samples", "norm", "bytes", "received_at", "deleted_at")
+    list_display = (
+        "short_digest",
+        linked("assignment"),
+        linked("assignment__participant"),
+        linked("assignment__round"),
+        "samples",
+        "norm",
+        "bytes",
+        "received_at",
+        "deleted_at",
+    )
     list_select_related = ("assignment__participant", "assignment__round__run")
-    list_filter = ("received_at", "assignment__state")
+    list_filter = ("received_at", "assignment__state", "deleted_at")
     search_fields = ("digest", "assignment__participant__name")
     date_hierarchy = "received_at"
+    lookups = (
+        "assignment__participant__id__exact",
+        "assignment__round__id__exact",
+        "assignment__round__run__id__exact",
+    )
     exclude = ("assignment",)
-    readonly_fields = ("assignment_link",)
+    readonly_fields = ("assignment_link", "participant_link", "round_link")
+
+    @admin.display(description="digest", ordering="digest")
+    def short_digest(self, update: Update) -> str:
+        return update.digest[:12]
 
     @admin.display(description="assignment")
     def assignment_link(self, update: Update) -> SafeString:
         return row_link("rounds_assignment", update.assignment_id, update.assignment)
+
+    @admin.display(description="participant")
+    def participant_link(self, update: Update) -> SafeString:
+        who = update.assignment.participant
+        return row_link("rounds_participant", who.pk, who)
+
+    @admin.display(description="round")
+    def round_link(self, update: Update) -> SafeString:
+        return row_link("rounds_round", update.assignment.round_id, update.assignment.round)

@@ -11,6 +11,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
+from django.urls import reverse
 
 from client_sdk import wire
 from journal.models import Event
@@ -56,19 +57,43 @@ def test_a_viewer_looks_at_everything(digits: Model, sign_in: SignIn, page: str)
     assert "digits" in answer.content.decode()
 
 
-def act(client: Client, action: str, *versions: ModelVersion) -> str:
-    chosen = {"action": action, "_selected_action": [version.pk for version in versions]}
-    answer = client.post("/admin/models_app/modelversion/", chosen, follow=True)
-    return answer.content.decode()
+def act(client: Client, action: str, *versions: ModelVersion, reason: str = "better") -> str:
+    rows = {"row": [version.pk for version in versions]}
+    address = reverse("admin:models_app_modelversion_decide", args=[action], query=rows)
+    return client.post(address, {"reason": reason}, follow=True).content.decode()
 
 
 def test_an_operator_publishes_and_rolls_back(digits: Model, sign_in: SignIn) -> None:
     first, second = registry.served(digits.pk), candidate(digits)
     client = sign_in("bob", "operator")
-    assert "digits v2 is published" in act(client, "publish", second)
-    assert "digits v3 is published" in act(client, "roll_back", first)
+    assert "Digits v2 is published" in act(client, "publish", second)
+    assert "serves what digits v1 holds" in act(client, "roll-back", first, reason="v2 is blind")
     assert registry.served(digits.pk).origin == "rollback"
-    assert Event.objects.get(kind="version.rolled_back").actor == "bob"
+    line = Event.objects.get(kind="version.rolled_back")
+    assert (line.actor, line.reason) == ("bob", "v2 is blind")
+
+
+@pytest.mark.parametrize("action", ["reject", "roll-back"])
+def test_what_cannot_be_taken_back_needs_a_reason(
+    digits: Model, sign_in: SignIn, action: str
+) -> None:
+    version = candidate(digits)
+    assert "This field is required" in act(sign_in("bob", "operator"), action, version, reason="")
+    assert set(Event.objects.values_list("kind", flat=True)) <= {
+        "model.created",
+        "version.created",
+        "version.published",
+    }
+
+
+def test_the_actions_of_the_list_lead_to_a_question(digits: Model, sign_in: SignIn) -> None:
+    version = candidate(digits)
+    chosen = {"action": "publish", "_selected_action": [version.pk]}
+    client = sign_in("bob", "operator")
+    answer = client.post("/admin/models_app/modelversion/", chosen, follow=True)
+    assert "It is served from now on" in answer.content.decode()
+    version.refresh_from_db()
+    assert version.stage == "candidate"
 
 
 def test_what_a_verb_refuses_is_said_on_the_page(digits: Model, sign_in: SignIn) -> None:

@@ -1,5 +1,6 @@
 """The admin: every page opens, viewers only look, and actions are verbs."""
 
+import html
 import re
 from typing import Any
 
@@ -56,10 +57,24 @@ def viewer(victor: User) -> Client:
     return signed_in(victor)
 
 
-def act(browser: Client, action: str, *rows: Row, reason: str = "") -> list[str]:
+def ask(browser: Client, verb: str, *rows: Row) -> Any:
+    """Choose an action for rows of a list; the page that asks whether it is meant."""
+    form = {"action": verb, "_selected_action": [row.pk for row in rows]}
+    return browser.post(page(type(rows[0]), "changelist"), form, follow=True)
+
+
+def act(browser: Client, verb: str, *rows: Row, reason: str = "") -> list[str]:
     """Take an action on rows of one list; what the admin then says."""
-    form = {"action": action, "_selected_action": [row.pk for row in rows], "reason": reason}
-    return said(browser.post(page(type(rows[0]), "changelist"), form, follow=True))
+    asked = ask(browser, verb, *rows)
+    answer = browser.post(here(asked), {"reason": reason}, follow=True)
+    if answer.status_code == 409:
+        return list(answer.context["form"].non_field_errors())
+    return said(answer)
+
+
+def here(answer: Any) -> str:
+    """The address of the page that an answer is."""
+    return str(answer.request["PATH_INFO"] + "?" + answer.request["QUERY_STRING"])
 
 
 def said(answer: Any) -> list[str]:
@@ -97,8 +112,8 @@ def test_a_viewer_looks_and_does_nothing(model: type[Row], viewer: Client, scene
         return
     assert answer.status_code == 200
     shown = answer.context["cl"].model_admin.get_actions(answer.wsgi_request)
-    if model is not PersonalToken:  # one's own may be deleted
-        assert shown == {}
+    assert set(shown) == ({"delete"} if model is PersonalToken else set())  # one's own
+    if model is not PersonalToken:
         assert viewer.get(page(model, "add")).status_code == 403
     row = model._default_manager.last()
     assert row is not None
@@ -108,8 +123,112 @@ def test_a_viewer_looks_and_does_nothing(model: type[Row], viewer: Client, scene
 
 def test_a_viewer_cannot_act_by_a_forged_form(viewer: Client, scene: Scene) -> None:
     viewer.post(page(Run, "changelist"), {"action": "stop", "_selected_action": [scene.run.pk]})
+    address = f"{page(Run, 'decide', 'stop')}?row={scene.run.pk}"
+    assert viewer.get(address).status_code == 403
+    assert viewer.post(address, {"reason": "for fun"}).status_code == 403
     scene.run.refresh_from_db()
     assert scene.run.state == "running"
+
+
+# --- Decisions --------------------------------------------------------------------------------
+
+
+def test_an_action_asks_first_and_changes_nothing(operator: Client, scene: Scene) -> None:
+    asked = ask(operator, "stop", scene.run)
+    shown = asked.content.decode()
+    assert "what participants are training now is lost" in " ".join(shown.split())
+    assert page(Run, "change", scene.run.pk) in shown
+    scene.run.refresh_from_db()
+    assert scene.run.state == "running"
+
+
+@pytest.mark.parametrize(
+    ("verb", "subject"), [("stop", "run"), ("cancel", "second"), ("revoke", "participant")]
+)
+def test_what_ends_something_needs_a_reason(
+    verb: str, subject: str, operator: Client, scene: Scene
+) -> None:
+    row = scene.dora.participant if subject == "participant" else getattr(scene, subject)
+    lines = Event.objects.count()
+    answer = operator.post(here(ask(operator, verb, row)), {"reason": "  "})
+    assert answer.context["form"].errors == {"reason": ["This field is required."]}
+    assert Event.objects.count() == lines
+
+
+def test_what_a_verb_refuses_is_said_for_each_row(operator: Client, scene: Scene) -> None:
+    draft = lifecycle.create_run(scene.model, name="winter")
+    asked = ask(operator, "pause", scene.run, draft)
+    assert asked.content.decode().count("will be refused, as it stands") == 1
+    answer = operator.post(here(asked), {"reason": "lunch"}, follow=True)
+    assert said(answer) == [
+        "autumn is paused.",
+        "winter: Expected a run that may become paused. Received: draft",
+    ]
+
+
+def test_where_all_is_refused_the_reason_is_kept(operator: Client, scene: Scene) -> None:
+    answer = operator.post(here(ask(operator, "start", scene.run)), {"reason": "once more"})
+    assert answer.status_code == 409
+    assert "Received: running" in answer.content.decode()
+    assert "once more" in answer.content.decode()
+
+
+def test_a_decision_from_a_list_leads_back_to_it_as_it_was(operator: Client, scene: Scene) -> None:
+    form = {"action": "pause", "_selected_action": [scene.run.pk]}
+    narrowed = page(Run, "changelist") + "?state__exact=running&q=aut"
+    asked = operator.post(narrowed, form, follow=True)
+    answer = operator.post(here(asked), {"reason": ""})
+    assert answer["Location"] == narrowed
+
+
+def test_a_page_offers_what_can_be_decided_now(operator: Client, scene: Scene) -> None:
+    shown = operator.get(page(Run, "change", scene.run.pk))
+    offered = {decision.label: address for decision, address in shown.context["decisions"]}
+    assert set(offered) == {"Pause", "Stop"}
+    answer = operator.post(offered["Pause"], {"reason": ""})
+    assert answer["Location"] == page(Run, "change", scene.run.pk)
+    shown = operator.get(answer["Location"])
+    assert [one.label for one, _ in shown.context["decisions"]] == ["Resume", "Stop"]
+
+
+def test_a_viewer_is_offered_nothing(viewer: Client, scene: Scene) -> None:
+    for row in (scene.run, scene.second, scene.dora.participant):
+        shown = viewer.get(page(type(row), "change", row.pk))
+        assert shown.context["decisions"] == []
+        assert "/decide/" not in shown.content.decode()
+
+
+@pytest.mark.parametrize("rows", ["", "?row=", "?row=x", "?row=999999"])
+def test_a_decision_about_nothing_is_not_found(rows: str, operator: Client, scene: Scene) -> None:
+    assert operator.get(page(Run, "decide", "stop") + rows).status_code == 404
+    assert operator.get(page(Run, "decide", "explode") + f"?row={scene.run.pk}").status_code == 404
+
+
+def test_too_many_rows_at_once_are_refused(
+    operator: Client, scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("accounts.admin.MOST_ROWS", 1)
+    people = [scene.charlie.participant, scene.dora.participant]
+    (told,) = said(ask(operator, "suspend", *people))
+    assert told == "Expected at most 1 rows at once. Received: more."
+
+
+# --- Ways -------------------------------------------------------------------------------------
+
+
+@EVERY
+def test_every_way_to_what_belongs_to_a_row_leads_there(
+    model: type[Row], owner: Client, scene: Scene
+) -> None:
+    row = model._default_manager.first()
+    assert row is not None
+    shown = owner.get(page(model, "change", row.pk))
+    links = [re.search(r'href="([^"]+)"', link) for link in shown.context["related"]]
+    for link in links:
+        assert link is not None
+        answer = owner.get(html.unescape(link[1]))
+        assert answer.status_code == 200, link[1]
+        assert answer.request["QUERY_STRING"], "a refused lookup loses it"
 
 
 def test_the_lists_do_not_ask_for_each_row(
@@ -194,7 +313,7 @@ def test_bob_leads_a_run_by_actions(operator: Client, tiny_model: Model) -> None
     assert act(operator, "start", run) == ["winter is running."]
     assert act(operator, "pause", run, reason="lunch") == ["winter is paused."]
     assert act(operator, "resume", run) == ["winter is running again."]
-    assert act(operator, "stop", run) == ["winter is stopped."]
+    assert act(operator, "stop", run, reason="spring") == ["winter is stopped."]
     (refused,) = act(operator, "start", run)
     assert refused == "winter: Expected a run that may become running. Received: stopped"
     line = Event.objects.get(kind="run.paused")
@@ -207,7 +326,9 @@ def test_bob_closes_and_cancels_rounds_by_actions(operator: Client, scene: Scene
     upload(scene.charlie)
     upload(scene.dora)
     assert act(operator, "close", scene.second) == ["autumn round 2 is closed."]
-    assert act(operator, "cancel", scene.second) == ["autumn round 2 is cancelled."]
+    assert act(operator, "cancel", scene.second, reason="bad data") == [
+        "autumn round 2 is cancelled."
+    ]
     assert Round.objects.latest("id").number == 3
 
 
