@@ -1,4 +1,4 @@
-"""What to do about rounds that failed: by their code, a sentence for whoever runs the federation."""
+"""What to do about rounds that failed: by their code, a sentence for who runs the federation."""
 
 _BY_CODE = {
     "not_enough_participants": "Look whether the participants are there and enrolled for this "

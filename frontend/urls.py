@@ -1,9 +1,10 @@
 """The dashboard's addresses: each area's file names its own."""
 
-from frontend import overview, people
+from frontend import overview, people, runs
 
 app_name = "frontend"
 urlpatterns = [
     *overview.urlpatterns,
     *people.urlpatterns,
+    *runs.urlpatterns,
 ]

@@ -26,7 +26,8 @@ from django.db.models import (
 from django.db.models.functions import Cast, Coalesce, NullIf
 
 from models_app import selectors as registry
-from rounds import attendance, clock, history
+from models_app.models import Model
+from rounds import attendance, clock, history, preview
 from rounds.errors import ParticipantNotFound
 from rounds.models import Assignment, JoinCode, Participant, Round, Run, Update
 
@@ -285,8 +286,12 @@ def samples_by_model(models: Iterable[int]) -> dict[int, int]:
 
 
 def rounds_of(participant: Participant) -> QuerySet[Assignment]:
-    """A participant's assignments, newest first, with their rounds and updates."""
-    mine = Assignment.objects.filter(participant=participant).select_related("round__run", "update")
+    """A participant's assignments, newest first, with their rounds and updates.
+
+    Each has `is_void`: its round came to nothing, which was not this participant's doing.
+    """
+    rows = Assignment.objects.annotate(is_void=Case(When(_VOID, then=True), default=False))
+    mine = rows.filter(participant=participant).select_related("round__run", "update")
     heavy = ("round__diagnostics", "update__manifest", "update__signature")
     return mine.defer(*heavy).order_by("-id")
 
@@ -382,6 +387,30 @@ def run_accuracies(runs: Sequence[Run]) -> dict[int, list[float]]:
         if (accuracy := history.numbers(metrics).get("accuracy")) is not None:
             told[run].append(accuracy)
     return told
+
+
+def runs_with_rounds() -> QuerySet[Run]:
+    """Runs, newest first, each with its active rounds in `active`: there is one at most."""
+    active = rounds().filter(phase__in=Round.ACTIVE)
+    return runs().prefetch_related(Prefetch("rounds", queryset=active, to_attr="active"))
+
+
+def facts_for_preview(model: Model) -> preview.Facts:
+    """What a preview of a run of this model has to know, by three queries."""
+    served = model.served
+    enrolled = Participant.objects.filter(
+        Q(model=None) | Q(model=model), state=Participant.State.ACTIVE
+    )
+    busy = model.runs.filter(state__in=(Run.State.RUNNING, Run.State.PAUSED)).first()
+    return preview.Facts(
+        version=served.number if served else None,
+        enrolled=enrolled.count(),
+        weights_bytes=served.weights_bytes if served else 0,
+        fixed_bytes=served.fixed_bytes if served else 0,
+        evaluation_samples=model.evaluation_samples,
+        metrics=history.numbers(served.metrics) if served else {},
+        busy=f"{busy.name} (run {busy.pk})" if busy else "",
+    )
 
 
 def active_round_ids(run_id: int) -> list[int]:

@@ -1,0 +1,390 @@
+"""The form that creates a run: every rule with its default, in users' words, step by step."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from django import forms
+
+from models_app import selectors as registry
+from models_app.models import Model
+from rounds import aggregation, rules
+from rounds.errors import RulesInvalid
+from rounds.models import Run
+
+_UNITS = {"s": 1, "sec": 1, "second": 1, "min": 60, "minute": 60, "h": 3600, "hour": 3600}
+_UNITS |= {"d": 86_400, "day": 86_400} | {f"{unit}s": size for unit, size in _UNITS.items()}
+_UNITS |= {"days": 86_400}
+_PIECE = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)\s*")
+
+
+def read_span(text: str) -> int:
+    """The seconds that are meant by "90", "5 min" or "1 h 30 min".
+
+    Raises:
+        ValueError: It is no time.
+    """
+    text, at, total = text.strip().lower(), 0, 0.0
+    while at < len(text):
+        piece = _PIECE.match(text, at)
+        if piece is None or piece[2] not in (*_UNITS, ""):
+            raise ValueError(f"Expected a time like 90 s, 5 min or 1 h 30 min. Received: {text}")
+        total += float(piece[1]) * _UNITS.get(piece[2], 1)
+        at = piece.end()
+    return round(total)
+
+
+def write_span(seconds: int) -> str:
+    """Seconds as `read_span` takes them: "1 h 30 min".
+
+    Example:
+        >>> write_span(300), write_span(5400), write_span(45)
+        ('5 min', '1 h 30 min', '45 s')
+    """
+    left, parts = seconds, []
+    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
+        count, left = divmod(left, size)
+        if count:
+            parts.append(f"{count} {unit}")
+    return " ".join(parts) or "0 s"
+
+
+class SpanField(forms.CharField):
+    """A time that people write with its unit."""
+
+    def prepare_value(self, value: Any) -> Any:
+        return write_span(value) if isinstance(value, int) else value
+
+    def to_python(self, value: Any) -> Any:
+        text = super().to_python(value)
+        try:
+            return read_span(text)
+        except ValueError as error:
+            raise forms.ValidationError(str(error)) from error
+
+
+class WordField(forms.CharField):
+    """One line of text that may be left out."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(required=False, **options)
+
+
+def _number(whole: bool = True, *, least: float | None = None, **options: Any) -> forms.Field:
+    """A number; what it may be is said by `rules`, and the browser knows the least of them."""
+    kind = forms.IntegerField if whole else forms.FloatField
+    attrs = {"step": "1" if whole else "any"} | ({} if least is None else {"min": least})
+    return kind(widget=forms.NumberInput(attrs=attrs), **options)
+
+
+class Step(NamedTuple):
+    """A part of the form: its key, its title, what it is about, and its fields."""
+
+    key: str
+    title: str
+    about: str
+    names: tuple[str, ...]
+
+
+STEPS = (
+    Step(
+        "model",
+        "Model",
+        "What is trained. Every round starts from the version that the model serves then.",
+        ("model", "name", "rounds_planned", "until_metric", "until_value"),
+    ),
+    Step(
+        "strategy",
+        "Strategy",
+        "How the participants' updates become the next version.",
+        ("strategy", "seed"),
+    ),
+    Step(
+        "cohort",
+        "Who trains",
+        "Whom a round waits for, and how long.",
+        (
+            "selection",
+            "cohort_goal",
+            "cohort_min",
+            "selecting_seconds",
+            "fraction",
+            "over_selection",
+        ),
+    ),
+    Step(
+        "training",
+        "Training",
+        "What each participant does with its own data.",
+        tuple(f"hyperparameters.{name}" for name in rules.HYPERPARAMETERS),
+    ),
+    Step(
+        "closing",
+        "Closing",
+        "When a round stops waiting for updates, and which of them it trusts.",
+        ("target", "quorum", "training_seconds", "quarantine_factor"),
+    ),
+    Step(
+        "safety",
+        "Safety",
+        "When a new version is not served, and what happens after a failed round.",
+        ("gate_metric", "gate_tolerance", "retries", "retry_seconds"),
+    ),
+)
+_OPTIMIZERS = [(name, name) for name in rules.OPTIMIZERS]
+# Shown only where they count: a field, and the choices for which it does.
+WHEN = {
+    "fraction": "selection=random",
+    "over_selection": "selection=random,first_come",
+    "hyperparameters.momentum": "hyperparameters.optimizer=sgd,rmsprop",
+}
+
+
+def _fields() -> dict[str, forms.Field]:
+    """Every field but the model and the strategies' own options, as people are asked for it."""
+    return {
+        "name": WordField(
+            label="Name", max_length=100, help_text="Left out: the model with the strategy."
+        ),
+        "rounds_planned": _number(
+            label="Rounds", least=1, help_text="How many versions it publishes, at most."
+        ),
+        "until_metric": WordField(
+            label="Stop early by",
+            max_length=40,
+            help_text="A metric of the held-out set, accuracy or loss. Left out: never.",
+        ),
+        "until_value": _number(
+            False,
+            label="Once it reaches",
+            required=False,
+            help_text="0.95 for an accuracy; a loss ends the run once it falls to the value.",
+        ),
+        "strategy": forms.ChoiceField(
+            label="Strategy",
+            choices=lambda: [(name, name) for name in aggregation.names()],
+            help_text="fedavg: the mean of the updates, weighted by their samples.",
+        ),
+        "seed": _number(
+            label="Seed",
+            least=0,
+            help_text="The same seed, data and participants give the same versions.",
+        ),
+        "selection": forms.ChoiceField(label="Who is chosen", choices=Run.Selection.choices),
+        "cohort_goal": _number(
+            label="Wait for",
+            least=1,
+            required=False,
+            help_text="Participants. Left out: all that are enrolled. First come, first served "
+            "needs a number.",
+        ),
+        "cohort_min": _number(
+            label="Go on with at least",
+            least=1,
+            help_text="Participants, when the time to wait is over. With fewer the round fails.",
+        ),
+        "selecting_seconds": SpanField(
+            label="Wait at most", help_text="For participants to check in: 90 s, 5 min, 1 h 30 min."
+        ),
+        "fraction": _number(
+            False,
+            label="Fraction",
+            least=0,
+            help_text="Of those who checked in, the share that is drawn: 0.5 for every second one.",
+        ),
+        "over_selection": _number(
+            False,
+            label="Over-selection",
+            least=1,
+            help_text="Invite so many times the number, for some will not finish.",
+        ),
+        "hyperparameters.epochs": _number(
+            label="Epochs", least=1, help_text="Passes over a participant's data in one round."
+        ),
+        "hyperparameters.batch_size": _number(
+            label="Batch size", least=1, help_text="Samples in one step."
+        ),
+        "hyperparameters.learning_rate": _number(
+            False, label="Learning rate", least=0, help_text="How far one step goes."
+        ),
+        "hyperparameters.optimizer": forms.ChoiceField(label="Optimizer", choices=_OPTIMIZERS),
+        "hyperparameters.momentum": _number(
+            False, label="Momentum", least=0, help_text="Of sgd and rmsprop; 0 to below 1."
+        ),
+        "hyperparameters.max_steps": _number(
+            label="Most steps",
+            least=1,
+            required=False,
+            help_text="In one round, over all epochs. Left out: no limit.",
+        ),
+        "target": _number(
+            label="Close when there are",
+            least=1,
+            required=False,
+            help_text="Updates. Left out: as many as the round waits for.",
+        ),
+        "quorum": _number(
+            label="Quorum",
+            least=1,
+            help_text="The fewest accepted updates that a version may be made of.",
+        ),
+        "training_seconds": SpanField(
+            label="Close at the latest after",
+            help_text="With the quorum the round goes on, without it it fails.",
+        ),
+        "quarantine_factor": _number(
+            False,
+            label="Quarantine above",
+            least=0,
+            help_text="Times the median norm: larger updates are not trusted. 0: trust all.",
+        ),
+        "gate_metric": WordField(
+            label="Gate",
+            max_length=40,
+            help_text="The metric by which a new version is held against the one before. "
+            "Left out: none.",
+        ),
+        "gate_tolerance": _number(
+            False,
+            label="Tolerance",
+            least=0,
+            help_text="How much worse it may be and still be served, in the metric's own unit.",
+        ),
+        "retries": _number(
+            label="Retries",
+            least=0,
+            help_text="Failed rounds in a row that are tried again; one more fails the run.",
+        ),
+        "retry_seconds": SpanField(
+            label="Try again after", help_text="Doubled at each failure in a row."
+        ),
+    }
+
+
+def defaults() -> dict[str, Any]:
+    """What a run is, where nobody says anything: by the names of the form's fields."""
+    found = {
+        name: Run._meta.get_field(name).get_default()
+        for name in rules.FIELDS
+        if name not in ("strategy_options", "hyperparameters")
+    }
+    asked = {f"hyperparameters.{name}": value for name, value in rules.HYPERPARAMETERS.items()}
+    return found | asked | {"name": ""}
+
+
+def settings_of(run: Run) -> dict[str, Any]:
+    """A run's rules by the names of the form's fields, for one that is to be like it."""
+    found = {name: getattr(run, name) for name in defaults() if "." not in name}
+    asked = {f"hyperparameters.{name}": value for name, value in run.hyperparameters.items()}
+    options = {
+        option_name(run.strategy, name): value for name, value in run.strategy_options.items()
+    }
+    return found | asked | options | {"model": run.model.slug}
+
+
+def option_name(strategy: str, option: str) -> str:
+    """The name of a strategy's option in the form, where each strategy has its own."""
+    return f"options.{strategy}.{option}"
+
+
+@dataclass(frozen=True)
+class ShownStep:
+    """A step with its fields, as the page shows it."""
+
+    step: Step
+    fields: list[Any]
+
+    @property
+    def has_errors(self) -> bool:
+        return any(field.errors for field in self.fields)
+
+
+class RunForm(forms.Form):
+    """A run to be created; what makes no sense is said at the field that is at fault."""
+
+    def __init__(self, data: Any = None, **options: Any) -> None:
+        options["initial"] = defaults() | (options.get("initial") or {})
+        super().__init__(data, **options)
+        self.fields["model"] = forms.ModelChoiceField(
+            Model.objects.defer("architecture", "weights_manifest"),
+            label="Model",
+            to_field_name="slug",
+            empty_label=None if registry.models().count() == 1 else "Choose one",
+        )
+        self.fields |= _fields()
+        for strategy in aggregation.names():
+            for option in aggregation.options(strategy):
+                self.fields[option_name(strategy, option.name)] = _option_field(option)
+        for name, when in WHEN.items():
+            self.fields[name].widget.attrs["data-when"] = when
+        self.run: Run | None = None
+
+    def steps(self) -> Iterator[ShownStep]:
+        """The steps, each with its fields; a strategy's options follow the strategy."""
+        for step in STEPS:
+            names = list(step.names)
+            if step.key == "strategy":
+                names += [name for name in self.fields if name.startswith("options.")]
+            yield ShownStep(step, [self[name] for name in names])
+
+    def clean(self) -> dict[str, Any]:
+        given = super().clean() or {}
+        if not self.errors:
+            self.run = Run(model=given["model"], **self.settings())
+            self.run.name = self.run.name or f"{self.run.model.slug} with {self.run.strategy}"
+            try:
+                rules.check(self.run)
+            except RulesInvalid as error:
+                self.refuse(error.field, error.detail)
+        return given
+
+    def refuse(self, field: str | None, detail: str) -> None:
+        """Say what is wrong, at the field that is at fault if the form has it."""
+        chosen = self.cleaned_data.get("strategy", "")
+        if field and field.startswith("strategy_options."):
+            field = option_name(chosen, field.removeprefix("strategy_options."))
+        self.add_error(field if field in self.fields else None, detail)
+
+    def settings(self) -> dict[str, Any]:
+        """The fields of `Run` that were given, complete."""
+        given = self.cleaned_data
+        settings = {name: given[name] for name in defaults() if "." not in name}
+        settings["hyperparameters"] = _below("hyperparameters.", given)
+        options = _below(option_name(given["strategy"], ""), given)
+        settings["strategy_options"] = {k: v for k, v in options.items() if v not in (None, "")}
+        return settings
+
+    def request(self) -> dict[str, Any]:
+        """The same as the body of `POST /api/v1/runs`: the model, and what is no default."""
+        usual, settings = defaults(), self.settings()
+        asked = settings.pop("hyperparameters")
+        options = settings.pop("strategy_options")
+        body = {name: value for name, value in settings.items() if value != usual[name]}
+        asked = {k: v for k, v in asked.items() if v != usual[f"hyperparameters.{k}"]}
+        declared = {one.name: one.default for one in aggregation.options(settings["strategy"])}
+        options = {k: v for k, v in options.items() if v != declared[k]}
+        nested = {"strategy_options": options, "hyperparameters": asked}
+        body |= {name: value for name, value in nested.items() if value}
+        return {"model": self.cleaned_data["model"].slug} | body
+
+
+def _below(prefix: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name.removeprefix(prefix): value for name, value in given.items() if name.startswith(prefix)
+    }
+
+
+def _option_field(option: aggregation.Option) -> forms.Field:
+    """A field for an option that a strategy declares, by the kind of its default."""
+    common: dict[str, Any] = {
+        "label": option.name.replace("_", " ").capitalize(),
+        "help_text": option.about,
+        "initial": option.default,
+        "required": False,
+    }
+    if option.kind is bool:
+        return forms.BooleanField(**common)
+    if option.kind in (int, float):
+        return _number(option.kind is int, **common)
+    return forms.CharField(**common)

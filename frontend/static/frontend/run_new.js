@@ -1,0 +1,162 @@
+// <fs-wizard preview="…"> around the form of a new run: one step at a time, and a preview that
+// follows what is typed. Without this script the form is one long page, and works as well.
+
+const PATIENCE = 250; // milliseconds after the last key
+
+function button(text, attributes = {}) {
+  const made = document.createElement("button");
+  made.type = "button";
+  made.className = "button";
+  made.textContent = text;
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  return made;
+}
+
+class Wizard extends HTMLElement {
+  #form;
+  #steps;
+  #tabs;
+  #at = 0;
+  #touched = new Set();
+  #timer;
+  #asked = 0;
+
+  connectedCallback() {
+    this.#form = this.querySelector("form");
+    this.#steps = [...this.#form.querySelectorAll("fieldset.step")];
+    this.#addWays();
+    this.#form.querySelector("[data-look]").remove();
+    this.#form.addEventListener("input", (event) => this.#changed(event.target));
+    this.#form.addEventListener("keydown", (event) => this.#onKey(event));
+    const wrong = this.#steps.findIndex((step) => "wrong" in step.dataset);
+    for (const field of this.#form.querySelectorAll("[aria-invalid=true]")) this.#touched.add(field.name);
+    this.#show(Math.max(0, wrong), false);
+    if (wrong >= 0) this.#steps[wrong].querySelector("[aria-invalid=true]").focus();
+    this.#hideWhatDoesNotCount();
+    this.dataset.ready = "";
+    this.#look();
+  }
+
+  #addWays() {
+    const list = document.createElement("ol");
+    list.className = "steps";
+    this.#tabs = this.#steps.map((step, index) => {
+      const tab = button(step.dataset.title);
+      tab.className = "steps-tab";
+      tab.addEventListener("click", () => this.#show(index));
+      const item = document.createElement("li");
+      item.append(tab);
+      list.append(item);
+      return tab;
+    });
+    const nav = document.createElement("nav");
+    nav.setAttribute("aria-label", "Steps");
+    nav.append(list);
+    this.#form.before(nav);
+    this.back = button("Back");
+    this.next = button("Next");
+    this.back.addEventListener("click", () => this.#show(this.#at - 1));
+    this.next.addEventListener("click", () => this.#show(this.#at + 1));
+    this.#form.querySelector(".step-buttons").prepend(this.back, this.next);
+  }
+
+  #show(index, focus = true) {
+    this.#at = Math.min(this.#steps.length - 1, Math.max(0, index));
+    this.#steps.forEach((step, at) => (step.hidden = at !== this.#at));
+    this.#tabs.forEach((tab, at) => {
+      if (at === this.#at) tab.setAttribute("aria-current", "step");
+      else tab.removeAttribute("aria-current");
+    });
+    this.back.disabled = this.#at === 0;
+    this.next.disabled = this.#at === this.#steps.length - 1;
+    if (focus) this.#steps[this.#at].querySelector("legend").focus();
+  }
+
+  // Enter goes on to the next step; only in the last one, or on a button, it sends.
+  #onKey(event) {
+    if (event.key !== "Enter" || event.target.closest("button, textarea")) return;
+    if (this.#at === this.#steps.length - 1) return;
+    event.preventDefault();
+    this.#show(this.#at + 1);
+  }
+
+  #changed(field) {
+    this.#touched.add(field.name);
+    this.#hideWhatDoesNotCount();
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#look(), PATIENCE);
+  }
+
+  #hideWhatDoesNotCount() {
+    for (const field of this.#form.querySelectorAll("[data-when]")) {
+      const [name, values] = field.dataset.when.split("=");
+      const counts = values.split(",").includes(this.#form.elements[name].value);
+      field.closest(".field").hidden = !counts;
+    }
+    const strategy = this.#form.elements.strategy.value;
+    for (const box of this.#form.querySelectorAll('[data-field^="options."]')) {
+      box.hidden = box.dataset.field.split(".")[1] !== strategy;
+    }
+  }
+
+  async #look() {
+    const asked = ++this.#asked;
+    const fields = new URLSearchParams(new FormData(this.#form));
+    fields.delete("csrfmiddlewaretoken");
+    let told;
+    try {
+      const answer = await fetch(`${this.getAttribute("preview")}?${fields}`);
+      if (!answer.ok) return;
+      told = await answer.json();
+    } catch {
+      return; // cut off; the form works without
+    }
+    if (asked !== this.#asked) return; // something else was typed since
+    this.#draw(told.html);
+    this.#mark(told.errors);
+  }
+
+  #draw(html) {
+    const preview = document.getElementById("preview");
+    const open = preview.querySelector("details")?.open;
+    const page = new DOMParser().parseFromString(html, "text/html");
+    preview.replaceChildren(...page.body.childNodes);
+    const details = preview.querySelector("details");
+    if (details && open) details.open = true;
+  }
+
+  // Errors are said at fields that somebody has touched: the others may still be filled.
+  #mark(errors) {
+    for (const step of this.#steps) {
+      let wrong = false;
+      for (const box of step.querySelectorAll("[data-field]")) {
+        const name = box.dataset.field;
+        const told = this.#touched.has(name) ? (errors[name] ?? []) : [];
+        wrong ||= told.length > 0;
+        this.#say(box, told);
+      }
+      this.#tabs[this.#steps.indexOf(step)].toggleAttribute("data-wrong", wrong);
+    }
+  }
+
+  #say(box, told) {
+    const field = box.querySelector("input, select, textarea");
+    let list = box.querySelector(".errorlist");
+    if (told.length) field.setAttribute("aria-invalid", "true");
+    else field.removeAttribute("aria-invalid");
+    if (!told.length) return list?.remove();
+    if (!list) {
+      list = document.createElement("ul");
+      list.className = "errorlist";
+      list.setAttribute("role", "alert");
+      field.after(list);
+    }
+    const text = told.join(" ");
+    if (list.textContent.trim() === text) return;
+    const item = document.createElement("li");
+    item.textContent = text;
+    list.replaceChildren(item);
+  }
+}
+
+customElements.define("fs-wizard", Wizard);
