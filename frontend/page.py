@@ -7,6 +7,7 @@ not grow with the number of watchers, and nobody is shown a state older than wha
 """
 
 import hashlib
+import re
 import time
 from collections.abc import Callable, Mapping
 from functools import wraps
@@ -25,6 +26,7 @@ from journal.models import Event
 from models_app.errors import FedserverError
 
 View = Callable[..., HttpResponse]
+Drawn = tuple[int, float, str]  # the journal's head, the moment, the HTML
 LIVE = "Fedserver-Live"  # of a request: the greatest event id that the page has heard of
 FORGET = 60  # seconds that a drawn live part is kept
 PATIENCE = 5  # seconds that one waits for another who draws the same
@@ -110,16 +112,23 @@ def _live_part(
         return HttpResponse(status=400)
     roles = roles_of(request.user)
 
-    def draw() -> tuple[int, str]:
-        cursor = latest_event()
+    def draw() -> Drawn:
+        cursor, at = latest_event(), time.time()
         context = {**build(), "roles": roles, "cursor": cursor}
-        return cursor, render_to_string(f"frontend/{name}_live.html", context)
+        return cursor, at, render_to_string(f"frontend/{name}_live.html", context)
 
+    since = time.time() - _oldest(request)
     try:
-        cursor, html = _shared(_key(request, name, roles), int(heard), draw)
+        cursor, _, html = _shared(_key(request, name, roles), int(heard), since, draw)
     except redis.RedisError:
-        cursor, html = draw()
+        cursor, _, html = draw()
     return HttpResponse(html, headers={"Cache-Control": "no-store", LIVE: str(cursor)})
+
+
+def _oldest(request: HttpRequest) -> int:
+    """How many seconds ago it may have been drawn: some of it changes without an event."""
+    found = re.fullmatch(r"max-age=([0-9]{1,4})", request.headers.get("Cache-Control", ""))
+    return int(found[1]) if found else FORGET
 
 
 def _key(request: HttpRequest, name: str, roles: frozenset[str]) -> str:
@@ -128,12 +137,12 @@ def _key(request: HttpRequest, name: str, roles: frozenset[str]) -> str:
     return "live:" + hashlib.sha256(seen.encode()).hexdigest()
 
 
-def _shared(key: str, heard: int, draw: Callable[[], tuple[int, str]]) -> tuple[int, str]:
-    """What somebody has drawn since that event, or else what we draw for everybody."""
+def _shared(key: str, heard: int, since: float, draw: Callable[[], Drawn]) -> Drawn:
+    """What somebody has drawn after that event and moment, or else what we draw for everybody."""
     give_up = time.monotonic() + PATIENCE
     while time.monotonic() < give_up:
-        drawn: tuple[int, str] | None = cache.get(key)
-        if drawn is not None and drawn[0] >= heard:
+        drawn: Drawn | None = cache.get(key)
+        if drawn is not None and drawn[0] >= heard and drawn[1] >= since:
             return drawn
         if cache.add(key + ":drawing", True, PATIENCE):
             try:

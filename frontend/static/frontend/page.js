@@ -1,4 +1,6 @@
 // What every page needs: its live connection, its drawings, its dialogs, its clock, its theme.
+import "./live.js";
+import "./region.js";
 import "./drawing.js";
 import "./dialog.js";
 import "./clock.js";
