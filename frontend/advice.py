@@ -27,6 +27,11 @@ _BY_CODE = {
 }
 
 
+def by_code() -> dict[str, str]:
+    """What to do, by the code of what went wrong; for pages that hear of it while they are open."""
+    return dict(_BY_CODE)
+
+
 def for_round(code: str) -> str:
     """What to do about a round that ended with this code; empty if nothing is known of it."""
     return _BY_CODE.get(code, "")

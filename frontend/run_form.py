@@ -64,11 +64,12 @@ class SpanField(forms.CharField):
             raise forms.ValidationError(str(error)) from error
 
 
-class WordField(forms.CharField):
-    """One line of text that may be left out."""
+class MetricField(forms.CharField):
+    """The name of a metric, of which the page suggests the usual ones; it may be left out."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(required=False, **options)
+        widget = forms.TextInput(attrs={"list": "metrics", "autocomplete": "off"})
+        super().__init__(required=False, max_length=40, widget=widget, **options)
 
 
 def _number(whole: bool = True, *, least: float | None = None, **options: Any) -> forms.Field:
@@ -144,15 +145,17 @@ WHEN = {
 def _fields() -> dict[str, forms.Field]:
     """Every field but the model and the strategies' own options, as people are asked for it."""
     return {
-        "name": WordField(
-            label="Name", max_length=100, help_text="Left out: the model with the strategy."
+        "name": forms.CharField(
+            label="Name",
+            required=False,
+            max_length=100,
+            help_text="Left out: the model with the strategy.",
         ),
         "rounds_planned": _number(
             label="Rounds", least=1, help_text="How many versions it publishes, at most."
         ),
-        "until_metric": WordField(
+        "until_metric": MetricField(
             label="Stop early by",
-            max_length=40,
             help_text="A metric of the held-out set, accuracy or loss. Left out: never.",
         ),
         "until_value": _number(
@@ -239,9 +242,8 @@ def _fields() -> dict[str, forms.Field]:
             least=0,
             help_text="Times the median norm: larger updates are not trusted. 0: trust all.",
         ),
-        "gate_metric": WordField(
+        "gate_metric": MetricField(
             label="Gate",
-            max_length=40,
             help_text="The metric by which a new version is held against the one before. "
             "Left out: none.",
         ),
@@ -305,7 +307,7 @@ class RunForm(forms.Form):
 
     def __init__(self, data: Any = None, **options: Any) -> None:
         options["initial"] = defaults() | (options.get("initial") or {})
-        super().__init__(data, **options)
+        super().__init__(data, label_suffix="", **options)
         self.fields["model"] = forms.ModelChoiceField(
             Model.objects.defer("architecture", "weights_manifest"),
             label="Model",

@@ -121,6 +121,7 @@ def run(request: HttpRequest, pk: int) -> HttpResponse:
             "totals": totals(lines),
         }
 
+    @cache
     def frame() -> dict[str, Any]:
         shown = read()
         return {
@@ -186,14 +187,15 @@ def totals(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """What all rounds of a run come to."""
     states = ("accepted", "quarantined", "rejected", "failed", "late", "lost", "withdrawn")
     counts = {state: sum(line["counts"][state] for line in lines) for state in states}
-    measured = [line for line in lines if line["phase"] == "published"]
+    published = [line for line in lines if line["phase"] == "published"]
     return {
+        "accuracy": published[-1]["accuracy"] if published else None,
+        "loss": published[-1]["loss"] if published else None,
         "counts": counts,
         "others": [(state, counts[state]) for state in states[1:] if counts[state]],
         "seconds": sum(line["seconds"]["total"] or 0 for line in lines),
         "received": sum(line["bytes_received"] for line in lines),
         "sent": sum(line["bytes_sent_estimate"] for line in lines),
-        "last": measured[-1] if measured else None,
     }
 
 

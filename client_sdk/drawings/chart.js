@@ -55,18 +55,20 @@ export function onWidth(element, callback) {
   return () => watcher.disconnect();
 }
 
-// Round numbers from 0 up to at least `most`, about `count` of them.
-export function ticks(most, count, whole = false) {
+// Round numbers from 0 up to at least `most`, about `count` of them; for times, those of a clock.
+export function ticks(most, count, kind = "number") {
   if (!(most > 0)) return [0, 1];
   const rough = most / count;
   const power = 10 ** Math.floor(Math.log10(rough));
   let step = [1, 2, 5, 10].find((factor) => factor * power >= rough * 0.999) * power;
-  if (whole) step = Math.max(1, Math.ceil(step));
+  if (kind === "whole") step = Math.max(1, Math.ceil(step));
+  if (kind === "time" && rough > 5) step = CLOCK.find((one) => one >= rough) ?? 86400 * Math.ceil(rough / 86400);
   const found = [];
   for (let index = 0; found.length === 0 || found.at(-1) < most * 0.999; index++) found.push(index * step);
   return found;
 }
 
+const CLOCK = [10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400];
 const LENGTHS = [
   [86400, "d"],
   [3600, "h"],

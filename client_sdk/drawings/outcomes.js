@@ -16,15 +16,15 @@ const atWork = (round) => round.counts.invited - ENDED.reduce((sum, state) => su
 
 const MEASURES = {
   outcomes: {
-    title: "Assignments by outcome", format: formats.count, whole: true,
+    title: "Assignments by outcome", format: formats.count, kind: "whole",
     parts: [...ENDED.map((state) => [state, state, of("counts", state)]), ["work", "still at it", atWork]],
   },
   seconds: {
-    title: "Time by phase", format: formats.seconds, whole: false,
+    title: "Time by phase", format: formats.seconds, kind: "time",
     parts: ["selecting", "training", "aggregating", "evaluating"].map((phase) => [phase, phase, of("seconds", phase)]),
   },
   bytes: {
-    title: "Bytes moved", format: formats.bytes, whole: false,
+    title: "Bytes moved", format: formats.bytes, kind: "number",
     parts: [
       ["received", "received in updates", (round) => round.bytes_received],
       ["sent", "sent as weights (estimate)", (round) => round.bytes_sent_estimate],
@@ -118,7 +118,7 @@ class Outcomes {
   #draw() {
     if (!this.#width) return;
     const sum = (round) => this.#measure.parts.reduce((total, [, , value]) => total + value(round), 0);
-    const marks = ticks(Math.max(0, ...this.#rounds.map(sum)), 4, this.#measure.whole);
+    const marks = ticks(Math.max(0, ...this.#rounds.map(sum)), 4, this.#measure.kind);
     const scale = (HEIGHT - ABOVE - BELOW) / marks.at(-1);
     const y = (value) => HEIGHT - BELOW - value * scale;
     this.#svg.setAttribute("width", this.#width);
@@ -162,12 +162,14 @@ class Outcomes {
   }
 
   #labels() {
-    const every = ticks(this.#rounds.length, Math.max(2, this.#width / 48), true)[1];
+    const every = ticks(this.#rounds.length, Math.max(2, this.#width / 48), "whole")[1];
     return this.#rounds.flatMap((round, index) => {
       const failed = round.phase === "failed" || round.phase === "cancelled";
-      if (round.number % every && !(failed && this.#slot > 24) && this.#rounds.length > 1) return [];
+      const named = round.number % every === 0 || this.#rounds.length === 1;
+      const text = [named || (failed && this.#slot > 30) ? round.number : "", failed && this.#slot > 8 ? "✕" : ""].join(" ").trim();
+      if (!text) return [];
       const x = LEFT + this.#slot * (index + 0.5);
-      return [make("svg:text", { x, y: HEIGHT - 8, "text-anchor": "middle", class: failed ? "chart-failed" : null }, failed ? `${round.number} ✕` : String(round.number))];
+      return [make("svg:text", { x, y: HEIGHT - 8, "text-anchor": "middle", class: failed ? "chart-failed" : null }, text)];
     });
   }
 }

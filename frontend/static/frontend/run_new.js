@@ -67,8 +67,11 @@ class Wizard extends HTMLElement {
       if (at === this.#at) tab.setAttribute("aria-current", "step");
       else tab.removeAttribute("aria-current");
     });
+    const last = this.#at === this.#steps.length - 1;
     this.back.disabled = this.#at === 0;
-    this.next.disabled = this.#at === this.#steps.length - 1;
+    this.next.disabled = last;
+    this.next.dataset.kind = last ? "" : "primary";
+    this.#form.querySelector("[name=start]").dataset.kind = last ? "primary" : "";
     if (focus) this.#steps[this.#at].querySelector("legend").focus();
   }
 
