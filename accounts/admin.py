@@ -10,11 +10,13 @@ from typing import Any, NamedTuple
 
 from django.contrib import admin, messages
 from django.contrib.admin.options import IS_POPUP_VAR
+from django.contrib.admin.widgets import AdminSplitDateTime
 from django.contrib.auth.admin import UserAdmin
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Group, User
+from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied, ValidationError
-from django.db.models import QuerySet
-from django.forms import Form
+from django.db.models import DateTimeField, QuerySet
+from django.forms import CheckboxSelectMultiple, Form, SplitDateTimeField
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import NoReverseMatch, path, reverse
@@ -105,6 +107,23 @@ def state_chip(state: str) -> SafeString:
     return format_html('<span class="state" data-state="{}">{}</span>', state, state)
 
 
+class ByWord(admin.AllValuesFieldListFilter):
+    """Narrows a list to one of the words that a field holds; no word is one too."""
+
+    def choices(self, changelist: Any) -> Any:
+        for choice in super().choices(changelist):
+            yield choice | {"display": choice["display"] or "none"}
+
+
+class Moment(AdminSplitDateTime):
+    """A date and a time, each of which says to a screen reader what it is."""
+
+    def __init__(self, attrs: Any = None) -> None:
+        super().__init__(attrs)
+        for widget, word in zip(self.widgets, ("Date", "Time"), strict=True):
+            widget.attrs["aria-label"] = word
+
+
 # --- The base ---------------------------------------------------------------------------------
 
 
@@ -145,6 +164,7 @@ class RoleAdmin(admin.ModelAdmin):
     view_on_site: Any = False
     show_full_result_count = False
     list_per_page = 50
+    formfield_overrides = {DateTimeField: {"form_class": SplitDateTimeField, "widget": Moment}}
 
     # Who may
 
@@ -328,9 +348,24 @@ def _ask(
     return HttpResponseRedirect(address)
 
 
+# --- Signing in -------------------------------------------------------------------------------
+
+
+def sign_in(request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+    """There is one page to sign in on, the dashboard's; who is no staff is told so."""
+    if not request.user.is_authenticated:
+        return redirect_to_login(request.GET.get("next") or reverse("admin:index"))
+    context = {**admin.site.each_context(request), "title": "The admin is for staff"}
+    return TemplateResponse(request, "admin/no_staff.html", context, status=403)
+
+
+admin.site.login = sign_in  # type: ignore[method-assign]
+
+
 # --- People -----------------------------------------------------------------------------------
 
 admin.site.unregister(User)
+admin.site.unregister(Group)  # the roles are what they are; people get them on their own page
 
 
 @admin.register(User)
@@ -355,6 +390,7 @@ class PersonAdmin(RoleAdmin, UserAdmin):
         ("When", {"fields": ("last_login", "date_joined")}),
     )
     readonly_fields = ("last_login", "date_joined")
+    filter_horizontal = ()
     related = (
         Related("personal tokens", "accounts_personaltoken", "user__id__exact"),
         Related("runs", "rounds_run", "created_by__id__exact"),
@@ -364,6 +400,10 @@ class PersonAdmin(RoleAdmin, UserAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[User]:
         return super().get_queryset(request).prefetch_related("groups")
+
+    def formfield_for_manytomany(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        kwargs["widget"] = CheckboxSelectMultiple()
+        return super().formfield_for_manytomany(db_field, request, **kwargs)
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
         """Their personal tokens go with them, which otherwise only a decision deletes."""

@@ -5,14 +5,23 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
-from django.contrib.admin.widgets import AdminSplitDateTime
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from accounts.admin import Related, RoleAdmin, chip, dashboard, linked, list_link, row_link
+from accounts.admin import (
+    ByWord,
+    Moment,
+    Related,
+    RoleAdmin,
+    chip,
+    dashboard,
+    linked,
+    list_link,
+    row_link,
+)
 from accounts.roles import OPERATORS
 from models_app import selectors as registry
 from models_app.errors import FedserverError
@@ -105,7 +114,7 @@ class NewJoinCodeForm(VerbForm):
     """A join code to be made."""
 
     expires_at = forms.SplitDateTimeField(
-        required=False, widget=AdminSplitDateTime, help_text="empty: in a week"
+        required=False, widget=Moment, help_text="empty: in a week"
     )
 
     class Meta:
@@ -342,7 +351,11 @@ class RunAdmin(MakingAdmin):
         lines = [[line[name] for name in columns] for line in selectors.run_report(run)]
         cells = "<tr>" + "<td>{}</td>" * len(columns) + "</tr>"
         rows = format_html_join("", cells, [[_shown(value) for value in line] for line in lines])
-        return format_html("<table><tr>{}</tr>{}</table>", heads, rows)
+        table = (
+            '<div class="scroller" role="region" tabindex="0" aria-label="Its rounds">'
+            "<table><tr>{}</tr>{}</table></div>"
+        )
+        return format_html(table, heads, rows)
 
 
 def _shown(value: Any) -> str:
@@ -381,7 +394,7 @@ class RoundAdmin(VerbAdmin):
         "ended_at",
     )
     ordering = ("-id",)
-    list_filter = ("phase", ("run__model__slug", ByModel), "code", "opened_at")
+    list_filter = ("phase", ("run__model__slug", ByModel), ("code", ByWord), "opened_at")
     search_fields = ("run__name", "run__model__slug", "code", "reason")
     date_hierarchy = "opened_at"
     lookups = ("run__id__exact", "base__id__exact", "run__model__id__exact")
@@ -456,7 +469,12 @@ class AssignmentAdmin(RoleAdmin):
         "reason",
         "last_seen_at",
     )
-    list_filter = ("state", "code", ("round__run__model__slug", ByModel), "invited_at")
+    list_filter = (
+        "state",
+        ("code", ByWord),
+        ("round__run__model__slug", ByModel),
+        "invited_at",
+    )
     search_fields = ("participant__name", "participant__uuid", "round__run__name", "reason")
     date_hierarchy = "invited_at"
     lookups = ("round__run__id__exact",)
