@@ -57,9 +57,8 @@ class SpanField(forms.CharField):
         return write_span(value) if isinstance(value, int) else value
 
     def to_python(self, value: Any) -> Any:
-        text = super().to_python(value)
         try:
-            return read_span(text)
+            return read_span(super().to_python(value) or "")
         except ValueError as error:
             raise forms.ValidationError(str(error)) from error
 
@@ -142,7 +141,7 @@ WHEN = {
 }
 
 
-def _fields() -> dict[str, forms.Field]:
+def questions() -> dict[str, forms.Field]:
     """Every field but the model and the strategies' own options, as people are asked for it."""
     return {
         "name": forms.CharField(
@@ -266,11 +265,8 @@ def _fields() -> dict[str, forms.Field]:
 
 def defaults() -> dict[str, Any]:
     """What a run is, where nobody says anything: by the names of the form's fields."""
-    found = {
-        name: Run._meta.get_field(name).get_default()
-        for name in rules.FIELDS
-        if name not in ("strategy_options", "hyperparameters")
-    }
+    usual, nested = Run(), ("strategy_options", "hyperparameters")
+    found = {name: getattr(usual, name) for name in rules.FIELDS if name not in nested}
     asked = {f"hyperparameters.{name}": value for name, value in rules.HYPERPARAMETERS.items()}
     return found | asked | {"name": ""}
 
@@ -314,7 +310,7 @@ class RunForm(forms.Form):
             to_field_name="slug",
             empty_label=None if registry.models().count() == 1 else "Choose one",
         )
-        self.fields |= _fields()
+        self.fields |= questions()
         for strategy in aggregation.names():
             for option in aggregation.options(strategy):
                 self.fields[option_name(strategy, option.name)] = _option_field(option)

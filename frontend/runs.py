@@ -5,11 +5,12 @@ import dataclasses
 import json
 import pprint
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from io import StringIO
 from typing import Any
 
+from django import forms
 from django.contrib import messages
 from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
@@ -21,7 +22,7 @@ from accounts.roles import OPERATORS, roles_of
 from frontend import advice
 from frontend.decisions import decide, possible
 from frontend.page import page, respond
-from frontend.run_form import STEPS, RunForm, defaults, settings_of, write_span
+from frontend.run_form import STEPS, RunForm, defaults, questions, settings_of, write_span
 from frontend.templatetags.fedserver import NOTHING
 from journal import events
 from models_app import selectors as registry
@@ -59,7 +60,6 @@ def runs(request: HttpRequest) -> HttpResponse:
             "rows": [(run, sparkline(accuracies[run.pk])) for run in shown],
             "filtered": bool(state or model),
             "query": f"state={state}&model={model}",
-            "may_create": not roles_of(request.user).isdisjoint(OPERATORS),
         }
 
     def models() -> list[str]:
@@ -93,7 +93,7 @@ def sparkline(values: Sequence[float]) -> dict[str, Any] | None:
 # --- One run ----------------------------------------------------------------------------------
 
 
-def _run(pk: int) -> Run:
+def _run(pk: int) -> Any:
     return get_object_or_404(selectors.runs_with_rounds(), pk=pk)
 
 
@@ -102,6 +102,7 @@ def run(request: HttpRequest, pk: int) -> HttpResponse:
     """A run: what it is set to do, where it stands, what became of its rounds."""
     compared = _compared(request, pk)
     read = cache(lambda: _run(pk))
+    facts = cache(lambda: selectors.facts_for_preview(read().model))
 
     def build() -> dict[str, Any]:
         shown = read()
@@ -116,7 +117,7 @@ def run(request: HttpRequest, pk: int) -> HttpResponse:
             "lines": lines[::-1],
             "compared": others,
             "trouble": trouble(shown, lines),
-            "warnings": _warnings(shown),
+            "warnings": warnings(shown, facts),
             "ended": shown.state in ENDED,
             "totals": totals(lines),
         }
@@ -126,10 +127,9 @@ def run(request: HttpRequest, pk: int) -> HttpResponse:
         shown = read()
         return {
             "others": _comparable(shown),
-            "sentences": preview.lines(shown, _facts(shown)),
+            "sentences": preview.lines(shown, _lasting(shown, facts())),
             "rules": rules_of(shown),
             "compared_ids": compared,
-            "may_create": not roles_of(request.user).isdisjoint(OPERATORS),
         }
 
     return respond(request, "run", build, frame=frame)
@@ -148,22 +148,18 @@ def _comparable(run: Run) -> list[Run]:
     return sorted(begun[:50], key=lambda one: (one.model_id != run.model_id, -one.pk))
 
 
-def _facts(run: Run) -> preview.Facts:
+def _lasting(run: Run, facts: preview.Facts) -> preview.Facts:
     """What is true of a run whenever it is looked at; for a draft also how things stand now."""
-    facts = selectors.facts_for_preview(run.model)
     if run.state == Run.State.DRAFT:
         return facts
-    return preview.Facts(
-        weights_bytes=facts.weights_bytes,
-        fixed_bytes=facts.fixed_bytes,
-        evaluation_samples=facts.evaluation_samples,
-    )
+    return dataclasses.replace(facts, version=None, enrolled=None)
 
 
-def _warnings(run: Run) -> list[str]:
+def warnings(run: Run, read: Callable[[], preview.Facts]) -> list[str]:
+    """What keeps a run that has not ended from doing what its rules say."""
     if run.state in ENDED:
         return []
-    facts = selectors.facts_for_preview(run.model)
+    facts = read()
     if run.state != Run.State.DRAFT:
         facts = dataclasses.replace(facts, busy="")  # it is this run that keeps the model busy
     return preview.warnings(run, facts)
@@ -201,19 +197,19 @@ def totals(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def rules_of(run: Run) -> list[tuple[str, list[tuple[str, Any]]]]:
     """A run's rules as a table: the wizard's steps, and in each the labels and values."""
-    settings, form = settings_of(run), RunForm(initial={"model": run.model.slug})
+    settings, asked = settings_of(run), questions()
     table = []
     for step in STEPS:
         names = [name for name in step.names if name != "model"]
         if step.key == "strategy":
             names += [name for name in settings if name.startswith("options.")]
-        rows = [(_label(form, name), _said(name, settings[name])) for name in names]
+        rows = [(_label(asked, name), _said(name, settings[name])) for name in names]
         table.append((step.title, rows))
     return table
 
 
-def _label(form: RunForm, name: str) -> str:
-    return str(form.fields[name].label if name in form.fields else name.rpartition(".")[2])
+def _label(asked: Mapping[str, forms.Field], name: str) -> str:
+    return str(asked[name].label if name in asked else name.rpartition(".")[2])
 
 
 def _said(name: str, value: Any) -> Any:
@@ -271,8 +267,8 @@ def _flat(line: dict[str, Any], metrics: Sequence[str]) -> dict[str, Any]:
             flat[f"participants_{metric}_{part}"] = spread.get(part)
     for group in ("counts", "seconds"):
         flat |= {f"{group}_{name}": value for name, value in line[group].items()}
-    names = ("bytes_received", "bytes_sent_estimate", "opened_at", "ended_at", "reason")
-    flat |= {name: line[name] for name in names}
+    last = ("bytes_received", "bytes_sent_estimate", "opened_at", "ended_at", "reason")
+    flat |= {name: line[name] for name in last}
     return {name: _cell(value) for name, value in flat.items()}
 
 
@@ -368,14 +364,14 @@ def _looked_at(request: HttpRequest, form: RunForm) -> dict[str, Any]:
     }
 
 
-def _as_sent(initial: dict[str, Any], slug: str) -> dict[str, Any]:
+def _as_sent(initial: Mapping[str, Any], slug: str) -> dict[str, Any]:
     """A form's first values as its page would send them."""
-    values = defaults() | initial | {"model": slug}
-    sent = {name: "" if value is None else value for name, value in values.items()}
-    return {
-        name: write_span(value) if name.endswith("_seconds") else value
-        for name, value in sent.items()
-    }
+    values = defaults() | dict(initial) | {"model": slug}
+    sent: dict[str, Any] = {}
+    for name, value in values.items():
+        sent[name] = write_span(value) if name.endswith("_seconds") else value
+        sent[name] = "" if value is None else sent[name]
+    return sent
 
 
 def as_curl(address: str, body: dict[str, Any]) -> str:

@@ -171,9 +171,12 @@ def _who(run: Run, facts: Facts, numbers: Cohort) -> str:
         whom = f"all {facts.enrolled} enrolled participants"
     elif numbers.waits_for is not None:
         whom = f"{numbers.waits_for} of {_enrolled(facts)}"
+    goes_on = f"it goes on with at least {least}, or it fails"
+    if numbers.waits_for == least:
+        goes_on = "it fails"
     return (
         f"Each round waits up to {wait} for {whom}; then {then}. If fewer have come in that time, "
-        f"it goes on with at least {least}, or it fails."
+        f"{goes_on}."
     )
 
 

@@ -95,6 +95,7 @@ def test_everyone_is_waited_for() -> None:
     assert "for all 12 enrolled participants; then everyone who is there" in text("Who trains")
     assert "for 8 of the 12 enrolled" in text("Who trains", cohort_goal=8)
     assert "for all enrolled participants" in text("Who trains", Facts())
+    assert text("Who trains", cohort_goal=2).endswith("If fewer have come in that time, it fails.")
 
 
 def test_who_comes_first_trains_at_once() -> None:

@@ -67,6 +67,7 @@ class Wizard extends HTMLElement {
       if (at === this.#at) tab.setAttribute("aria-current", "step");
       else tab.removeAttribute("aria-current");
     });
+    this.#tabs[this.#at].scrollIntoView({ block: "nearest", inline: "nearest" });
     const last = this.#at === this.#steps.length - 1;
     this.back.disabled = this.#at === 0;
     this.next.disabled = last;
