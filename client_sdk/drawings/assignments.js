@@ -63,7 +63,8 @@ class Table {
       h("thead", { role: "rowgroup" }, head),
       this.body,
     );
-    const scroller = h("div", { class: "fs-assignments-scroll", tabindex: "0", role: "region", "aria-label": "Assignments" }, table);
+    const scroller = h("div", { class: "fs-assignments-scroll", tabindex: "0", role: "group", "aria-label": "Assignments" }, table);
+    this.scroller = scroller;
     this.element = h("div", { class: "fs-assignments-all" }, this.filters, scroller, this.note);
   }
 
@@ -101,6 +102,7 @@ class Table {
       if (row.open) nodes.push(row.detail);
     }
     place(this.body, nodes);
+    set(this.scroller, { hidden: !state.assignments.length });
     say(this.note, state.assignments.length ? "" : nobody(state));
   }
 
@@ -267,7 +269,7 @@ class Row {
     if (line) parts.push(h("p", { class: "fs-detail-facts" }, line));
     if (!detail) parts.push(h("p", { class: "fs-detail-facts" }, "Asking for the participant's own report…"));
     else if (detail.error) parts.push(h("p", { class: "fs-detail-facts" }, detail.error));
-    else if (detail.detail) parts.push(h("pre", { tabindex: "0", role: "region", "aria-label": `What ${one.participant.name} reported` }, detail.detail));
+    else if (detail.detail) parts.push(h("pre", { tabindex: "0", role: "group", "aria-label": `What ${one.participant.name} reported` }, detail.detail));
     else parts.push(h("p", { class: "fs-detail-facts" }, "The participant reported nothing more."));
     this.detailCell.replaceChildren(...parts);
   }

@@ -19,7 +19,7 @@ const TONES = { failed: "bad", rejected: "bad", refused: "bad", stumbled: "bad",
 
 function render({ model, el }) {
   const list = h("ol", { class: "fs-feed-list" });
-  const scroller = h("div", { class: "fs-feed", tabindex: "0", role: "region", "aria-label": "Events" }, list);
+  const scroller = h("div", { class: "fs-feed", tabindex: "0", role: "group", "aria-label": "Events" }, list);
   const entries = new Map();
   el.append(scroller);
   function draw() {

@@ -34,6 +34,7 @@ export const SENTENCES = {
 
   "token.created": ["{actor} made the personal token {label}[ for {user}]", "The personal token {label} was made[ for {user}]"],
   "token.deleted": ["{actor} deleted the personal token {label}[ of {user}]", "The personal token {label} was deleted[ of {user}]"],
+  "person.password_changed": ["{actor} changed the password", "A password was changed"],
 
   "run.created": ["{actor} created the run {run}", "The run {run} was created"],
   "run.started": ["{actor} started {run}", "{Run} was started"],
@@ -70,6 +71,8 @@ export const SENTENCES = {
 };
 
 const SUBJECTS = ["actor", "model", "version", "run", "round", "assignment", "participant"];
+// Whose names people have chosen: those are not touched, not even at the beginning of a sentence.
+const OWN_NAMES = ["actor", "model", "run", "participant"];
 // Where an event tells the name of its own subject.
 const NAMED = { model: "slug", run: "name", participant: "name", assignment: "name" };
 
@@ -125,7 +128,8 @@ function value(token, event, names) {
   const found = of ? subject(name, event, names) : dig(event.data ?? {}, name);
   if (found === null || found === undefined || found === "") return null;
   let text = words.length ? word(found, words) : format ? FORMATS[format](found) : String(found);
-  if (key !== name) text = text[0].toUpperCase() + text.slice(1);
+  const own = OWN_NAMES.includes(name) && text !== `${name} ${event[name]}`;
+  if (key !== name && !own) text = text[0].toUpperCase() + text.slice(1);
   return { text, of };
 }
 
@@ -160,7 +164,7 @@ const FORMATS = {
     return `${left.toFixed(1)} TB`;
   },
   seconds: (value) => {
-    if (value < 10) return `${value.toFixed(1)} s`;
+    if (value < 10) return `${Number(value.toFixed(1))} s`;
     const parts = [];
     let left = Math.round(value);
     for (const [size, unit] of [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]]) {

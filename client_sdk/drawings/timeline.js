@@ -43,7 +43,7 @@ class Timeline {
     this.nowLine = svg("line", { class: "fs-now" });
     this.title = svg("title", {});
     this.svg = svg("svg", { class: "fs-timeline-svg", role: "img" }, this.title, this.grid, this.people, this.server, this.deadline, this.nowLine);
-    this.scroller = h("div", { class: "fs-timeline-scroll", tabindex: "0", role: "region", "aria-label": "Timeline" }, this.svg);
+    this.scroller = h("div", { class: "fs-timeline-scroll", tabindex: "0", role: "group", "aria-label": "Timeline" }, this.svg);
     this.element = h("div", { class: "fs-timeline" }, legend(), this.scroller);
     this.serverLanes = [["selecting", "selection"], ["aggregating", "aggregation"], ["evaluating", "evaluation"]].map(
       ([phase, word]) => new ServerLane(phase, word),
@@ -122,7 +122,7 @@ function scaleOf({ round, assignments }, time, width) {
   const wished = round.ended_at ? elapsed * 1.02 : Math.max(elapsed * 1.15, deadline && deadline < elapsed * 3 ? deadline * 1.03 : 0);
   const tick = SPANS.find((span) => wished / span <= (width < 500 ? 4 : 9)) ?? 86400;
   const seconds = round.ended_at ? wished : Math.ceil(wished / tick) * tick;
-  const lane = assignments.length <= 12 ? 26 : assignments.length <= 40 ? 18 : assignments.length <= 150 ? 8 : 4;
+  const lane = assignments.length <= 12 ? 26 : assignments.length <= 40 ? 18 : assignments.length <= 120 ? 6 : 3;
   const labelled = lane >= 18;
   const left = labelled ? Math.min(150, Math.max(86, width * 0.16)) : 86;
   const serverTop = TOP + assignments.length * lane + 14;
