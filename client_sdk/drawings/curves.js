@@ -38,7 +38,8 @@ class Curves {
   #kind = "";
   #width = 0;
   #heading = make("p", { class: "chart-picked" });
-  #table = make("table", { class: "table chart-values" });
+  #list = make("ul", { class: "chart-runs" });
+  #entries = [];
   #canvas = make("div", { class: "chart-plot" });
   #key = make("p", { class: "chart-key", "aria-hidden": "true" });
 
@@ -49,7 +50,7 @@ class Curves {
     this.numbers = new Numbers(`${word}, all numbers`);
     this.#canvas.style.height = `${HEIGHT}px`;
     el.replaceChildren(make("div", { class: "chart curves" },
-      this.#canvas, this.#key, this.#heading, make("div", { class: "scroller" }, this.#table), this.numbers.element));
+      this.#canvas, this.#key, this.#heading, this.#list, this.numbers.element));
     this.#key.append(...KEY.flatMap(([kind, text]) => [sample(kind), text]));
     this.picker = pick(this.#canvas, `${word}, by round`, {
       count: () => this.#xs.length,
@@ -82,24 +83,10 @@ class Curves {
   }
 
   #tell() {
-    const heads = ["", "held-out", "mean", "worst", "middle half"];
-    if (this.#table.rows.length !== this.#runs.length + 1) {
-      const cell = (index, scope) => make(index === 0 || scope === "col" ? "th" : "td", { scope: index ? (scope === "col" ? "col" : null) : scope, class: index ? "number" : null });
-      this.#table.replaceChildren(
-        make("thead", {}, make("tr", {}, ...heads.map((head, index) => {
-          const made = cell(index, "col");
-          made.append(index ? head : make("span", { class: "hidden-but-read" }, "Run"));
-          return made;
-        }))),
-        make("tbody", {}, ...this.#runs.map((_, row) => {
-          const line = make("tr", {}, ...heads.map((_, index) => cell(index, "row")));
-          line.cells[0].append(sample("heldOut", row), make("span"));
-          return line;
-        })),
-      );
+    if (this.#entries.length !== this.#runs.length) {
+      this.#entries = this.#runs.map((_, row) => entry(row));
+      this.#list.replaceChildren(...this.#entries.map((one) => one.element));
     }
-    this.#runs.forEach((run, row) =>
-      write(this.#table.tBodies[0].rows[row].cells[0].lastChild, `${run.name} (${run.id})`));
     const several = this.#runs.length > 1;
     const of = (run, word) => (several ? `${word}, ${run.name} (${run.id})` : word);
     this.numbers.show(
@@ -141,20 +128,23 @@ class Curves {
     return `${this.#nameAt(index)}: ${told.join("; ")}`;
   }
 
-  // The values at one round; without one, of the last that has any.
+  // The values at one round; without one, of each run's last that has any.
   #mark(index) {
-    const known = (at) => this.#values.some((lines) => lines.heldOut[at] !== null || lines.mean[at] !== null);
-    let shown = index ?? this.#xs.length - 1;
-    while (index === null && shown > 0 && !known(shown)) shown--;
-    write(this.#heading, this.#xs.length ? this.#nameAt(shown) : "No round yet");
+    write(this.#heading, !this.#xs.length ? "No round yet" : index === null ? "Latest" : this.#nameAt(index));
     this.#values.forEach((lines, row) => {
-      const cells = this.#table.tBodies[0].rows[row].cells;
-      const refused = lines.heldOut[shown] === null && (lines.refused[shown] ?? null) !== null;
-      write(cells[1], refused ? `${formats.metric(lines.refused[shown])} (refused)` : formats.metric(lines.heldOut[shown]));
-      write(cells[2], formats.metric(lines.mean[shown]));
-      write(cells[3], this.#worst(lines, shown));
+      const known = (at) => lines.heldOut[at] !== null || lines.mean[at] !== null;
+      let shown = index ?? this.#xs.length - 1;
+      while (index === null && shown > 0 && !known(shown)) shown--;
+      const { name, values } = this.#entries[row];
+      const run = this.#runs[row];
+      const at = index === null && this.#xs.length ? `, ${this.#xs[shown] ? `round ${this.#xs[shown]}` : "before round 1"}` : "";
+      write(name, `${run.name} (${run.id})${at}`);
+      const refused = (lines.heldOut[shown] ?? null) === null && (lines.refused[shown] ?? null) !== null;
+      write(values.heldOut, refused ? `${formats.metric(lines.refused[shown])} (refused)` : formats.metric(lines.heldOut[shown]));
+      write(values.mean, formats.metric(lines.mean[shown]));
+      write(values.worst, this.#worst(lines, shown));
       const [low, high] = [lines.q1[shown] ?? null, lines.q3[shown] ?? null];
-      write(cells[4], low === null ? "–" : `${formats.metric(low)} to ${formats.metric(high)}`);
+      write(values.half, low === null ? "–" : `${formats.metric(low)} to ${formats.metric(high)}`);
     });
     const plot = this.#plot;
     if (!plot) return;
@@ -253,6 +243,17 @@ function sample(kind, row = 0) {
   svg.append(make("svg:line", { x1: 0, x2: 28, y1: 6, y2: 6, class: `chart-line-${kind}`, "stroke-dasharray": dash.join(" ") || null, "data-series": (row % COLOURS) + 1 }));
   if (kind === "worst") svg.append(make("svg:circle", { cx: 14, cy: 6, r: 3, class: "chart-ring" }));
   return svg;
+}
+
+// A run in the legend: how it is drawn, its name, and its values.
+function entry(row) {
+  const name = make("span");
+  const values = {};
+  const facts = [["heldOut", "held-out"], ["mean", "mean"], ["worst", "worst"], ["half", "middle half"]];
+  const list = make("dl", {}, ...facts.map(([key, word]) =>
+    make("div", {}, make("dt", {}, word), (values[key] = make("dd", {}, "–")))));
+  const head = make("p", {}, sample("heldOut", row), name);
+  return { element: make("li", {}, head, list), name, values };
 }
 
 function render({ model, el }) {
