@@ -1,10 +1,11 @@
 """The dashboard's addresses: each area's file names its own."""
 
-from frontend import overview, people, runs
+from frontend import overview, participants, people, runs
 
 app_name = "frontend"
 urlpatterns = [
     *overview.urlpatterns,
+    *participants.urlpatterns,
     *people.urlpatterns,
     *runs.urlpatterns,
 ]

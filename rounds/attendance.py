@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import NamedTuple
 
 from rounds.models import Assignment
@@ -55,6 +56,11 @@ class Attendance:
         return self.counts.get(Place.ACCEPTED, 0)
 
     @property
+    def void(self) -> int:
+        """Assignments that say nothing of it: their rounds came to nothing."""
+        return self.counts.get(VOID, 0)
+
+    @property
     def ended(self) -> int:
         """Assignments that say how reliable it is."""
         return sum(self.counts.get(state, 0) for state in ENDED)
@@ -93,3 +99,27 @@ class Attendance:
                 segments.append(Segment(str(state), count, round(at, 3), round(width, 3)))
                 at += width
         return segments
+
+
+class Durations(NamedTuple):
+    """Seconds that each part of an assignment took; None where that is not known."""
+
+    download: float | None
+    training: float | None
+    upload: float | None
+
+
+def durations(assignment: Assignment) -> Durations:
+    """How long a participant took over an assignment, as far as it got and told."""
+    told = {name: datetime.fromisoformat(at) for name, at in assignment.activities.items()}
+    # Whoever told nothing has at least begun.
+    training = told.get("training") if told else assignment.training_at
+    marks = [told.get("downloading"), training, told.get("uploading")]
+    end = assignment.uploaded_at or assignment.ended_at
+    return Durations(*(_lasted(marks, index, end) for index in range(len(marks))))
+
+
+def _lasted(marks: list[datetime | None], index: int, end: datetime | None) -> float | None:
+    began, following = marks[index], marks[index + 1 :]
+    until = following[0] if any(following) else end
+    return max((until - began).total_seconds(), 0.0) if began and until else None
