@@ -81,14 +81,20 @@ class Server:
 
 
 @contextmanager
-def running(folder: Path | None = None) -> Iterator[Server]:
-    """Web, workers, beat and Valkey under the supervisor, all ready; they end with the block."""
+def running(folder: Path | None = None, only: Sequence[str] = ()) -> Iterator[Server]:
+    """Web, workers, beat and Valkey under the supervisor, all ready; they end with the block.
+
+    Args:
+        folder: in which the home is made.
+        only: names of the programs that run; all when empty.
+    """
     with home(folder) as path:
         from fedserver import stack
         from fedserver.supervisor import Supervisor
 
         door = stack.Door.open("127.0.0.1", 0)
-        with Supervisor(stack.programs(door), logs=path / "logs") as supervisor:
+        programs = [one for one in stack.programs(door) if not only or one.name in only]
+        with Supervisor(programs, logs=path / "logs") as supervisor:
             supervisor.start()
             yield Server(door.url, supervisor)
 

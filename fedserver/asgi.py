@@ -8,9 +8,9 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "fedserver.settings")
 django_application = get_asgi_application()
 
 # What follows needs the apps to be loaded.
-from channels.auth import AuthMiddlewareStack  # noqa: E402
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 from channels.security.websocket import AllowedHostsOriginValidator  # noqa: E402
+from channels.sessions import CookieMiddleware  # noqa: E402
 from django.core.signals import request_finished  # noqa: E402
 from django.db import connections  # noqa: E402
 from django.dispatch import receiver  # noqa: E402
@@ -36,6 +36,6 @@ sockets = URLRouter([path("ws/live/", LiveConsumer.as_asgi())])
 application = ProtocolTypeRouter(
     {
         "http": ParticipantDoors(django_application),
-        "websocket": AllowedHostsOriginValidator(AuthMiddlewareStack(sockets)),
+        "websocket": AllowedHostsOriginValidator(CookieMiddleware(sockets)),
     }
 )

@@ -4,16 +4,19 @@ python -m fedserver.web [--host 127.0.0.1] [--port 8000 | --fd 3] [--workers 4]
 """
 
 import argparse
+from contextlib import suppress
 
 import uvicorn
 
 from fedserver.sockets import LiveSocket
 
 BACKLOG = 2048
+FILES = 65536  # a socket is one; what a login gets is often 1024
 
 
 def main() -> None:
     options = parse()
+    allow_many_sockets()
     where = {"fd": options.fd} if options.fd is not None else {"port": options.port}
     uvicorn.run(
         "fedserver.asgi:application",
@@ -31,6 +34,16 @@ def main() -> None:
         server_header=False,
         timeout_graceful_shutdown=3,
     )
+
+
+def allow_many_sockets() -> None:
+    """Takes as many open files as the system lets us have, without being asked for it."""
+    with suppress(ImportError, OSError, ValueError):
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
 
 
 def parse() -> argparse.Namespace:

@@ -12,10 +12,11 @@ import logging
 from contextlib import aclosing
 from typing import Any
 
-from channels.db import database_sync_to_async
+from channels.consumer import get_handler_name
 from channels.generic.websocket import AsyncWebsocketConsumer
+from django.conf import settings
 
-from accounts.roles import Role, roles_of
+from journal.doorkeeper import admitted
 from journal.hub import CursorUnknown, Hub
 from journal.wish import Wish, is_id
 
@@ -33,13 +34,18 @@ class LiveConsumer(AsyncWebsocketConsumer):
     user = 0
     _forwarding: asyncio.Task[None] | None = None
 
+    async def dispatch(self, message: dict[str, Any]) -> None:
+        """As in the base class, without its way to another thread to close connections."""
+        await getattr(self, get_handler_name(message))(message)
+
     async def connect(self) -> None:
         await self.accept()
-        user = self.scope["user"]
-        if Role.VIEWER not in await database_sync_to_async(roles_of)(user):
+        session = self.scope["cookies"].get(settings.SESSION_COOKIE_NAME, "")
+        user = await admitted(session) if session else None
+        if user is None:
             await self.close(UNAUTHENTICATED)
             return
-        self.session, self.user = self.scope["session"].session_key, user.pk
+        self.session, self.user = session, user
         Hub.of_this_loop().doorkeeper.admit(self)
 
     async def disconnect(self, code: int) -> None:

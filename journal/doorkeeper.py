@@ -57,7 +57,7 @@ class Doorkeeper:
     async def _look(self, visitors: set[Visitor]) -> None:
         for session in {visitor.session for visitor in visitors}:
             try:
-                if await database_sync_to_async(may_watch)(session):
+                if await admitted(session) is not None:
                     continue
             except DatabaseError as error:
                 logger.warning("The sessions cannot be read: %s", error)
@@ -72,8 +72,9 @@ class Doorkeeper:
         task.add_done_callback(self._tasks.discard)
 
 
-def may_watch(session: str) -> bool:
-    """Whether a session belongs to somebody who may look: signed in, active, not expired."""
+@database_sync_to_async
+def admitted(session: str) -> int | None:
+    """Who a session belongs to, if they may look: signed in, active, not expired."""
     store = import_module(settings.SESSION_ENGINE).SessionStore(session)
     user = get_user(SimpleNamespace(session=store))  # type: ignore[arg-type]
-    return Role.VIEWER in roles_of(user)
+    return user.pk if Role.VIEWER in roles_of(user) else None

@@ -7,13 +7,22 @@ from contextlib import contextmanager
 
 import uvicorn
 
+from fedserver.sockets import LiveSocket
+
 
 @contextmanager
 def serving(port: int = 0) -> Iterator[int]:
     """Serve until the block ends, on the database that the settings name by now: the port."""
     from fedserver.asgi import application  # after the stage is set
 
-    config = uvicorn.Config(application, port=port, lifespan="off", log_level="warning")
+    config = uvicorn.Config(
+        application,
+        port=port,
+        lifespan="off",
+        log_level="warning",
+        ws=LiveSocket,
+        ws_per_message_deflate=False,
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -11,11 +11,13 @@ import redis
 from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.contrib.auth.models import User
+from django.contrib.sessions.models import Session
 from django.test import Client
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import InvalidStatus
 
-from journal import events
+from journal import doorkeeper, events
+from journal import hub as hubs
 from journal.hub import Hub
 from journal.models import Event
 from journal.wish import Wish
@@ -29,16 +31,29 @@ def write(count: int = 1, **subjects: Any) -> None:
             journal.record("round.opened", **subjects, number=number)
 
 
-awrite = sync_to_async(write)
+def write_kind(kind: str, **subjects: Any) -> None:
+    with events.transaction() as journal:
+        journal.record(kind, **subjects)
+
+
+def progress(assignment: int, epoch: int) -> None:
+    events.hint("assignment.progress", round=1, assignment=assignment, epoch=epoch)
+
+
+def cookie_of(name: str) -> str:
+    """What the browser of somebody who may only look sends along."""
+    client = Client()
+    client.force_login(User.objects.create_user(name))
+    return f"{settings.SESSION_COOKIE_NAME}={client.cookies[settings.SESSION_COOKIE_NAME].value}"
+
+
+awrite, awrite_kind = sync_to_async(write), sync_to_async(write_kind)
+aprogress, acookie = sync_to_async(progress), sync_to_async(cookie_of)
 
 
 @pytest.fixture
 def cookie(db: None) -> str:
-    """What the browser of victor, who may only look, sends along."""
-    victor = User.objects.create_user("victor", password="victor's password")
-    client = Client()
-    client.force_login(victor)
-    return f"{settings.SESSION_COOKIE_NAME}={client.cookies[settings.SESSION_COOKIE_NAME].value}"
+    return cookie_of("victor")
 
 
 @asynccontextmanager
@@ -58,6 +73,15 @@ async def shown(socket: ClientConnection, count: int) -> list[dict[str, Any]]:
         frame = json.loads(await asyncio.wait_for(socket.recv(), 10))
         found += frame["events"]
     return found
+
+
+async def code_of(socket: ClientConnection) -> int:
+    """With what the server closes."""
+    with suppress(ConnectionClosed):
+        while True:
+            await asyncio.wait_for(socket.recv(), 10)
+    assert socket.close_code
+    return socket.close_code
 
 
 async def caught_up(socket: ClientConnection) -> int:
@@ -133,6 +157,159 @@ async def test_progress_is_shown_as_it_comes_and_moves_no_cursor(server: str, co
         assert (progress["id"], progress["data"]["epoch"]) == (None, 2)
 
 
+async def test_of_a_burst_of_progress_a_page_hears_the_first_and_the_last(
+    server: str, cookie: str
+) -> None:
+    async with page(server, cookie) as socket:
+        await socket.send('{"after": 0}')
+        await caught_up(socket)
+        for epoch in range(1, 21):
+            await aprogress(7, epoch)
+        heard = [(await shown(socket, 1))[0]["data"]["epoch"]]
+        while heard[-1] != 20:
+            heard.append((await shown(socket, 1))[0]["data"]["epoch"])
+        assert heard[0] < 20
+        assert len(heard) <= 5
+
+
+async def test_no_progress_comes_after_the_update_it_led_to(server: str, cookie: str) -> None:
+    async with page(server, cookie) as socket:
+        await socket.send('{"after": 0}')
+        await caught_up(socket)
+        await aprogress(7, 1)
+        await shown(socket, 1)
+        await aprogress(7, 2)  # waits for its half second
+        await awrite_kind("assignment.uploaded", assignment=7)
+        await aprogress(7, 3)  # comes late
+        await aprogress(8, 1)
+        found = await shown(socket, 2)
+        await asyncio.sleep(0.7)
+        await awrite(1)
+        found += await shown(socket, 1)
+        kinds = [(one["kind"], one.get("assignment")) for one in found]
+        assert ("assignment.progress", 7) not in kinds
+        assert {("assignment.uploaded", 7), ("assignment.progress", 8)} < set(kinds)
+
+
+async def test_a_page_that_comes_late_is_told_how_far_everybody_is(
+    server: str, cookie: str
+) -> None:
+    async with page(server, cookie) as first:
+        await first.send('{"after": 0}')
+        await caught_up(first)
+        for epoch in (1, 2, 3):
+            await aprogress(7, epoch)
+        while (await shown(first, 1))[0]["data"]["epoch"] != 3:
+            pass
+        async with page(server, cookie) as second:
+            await second.send('{"after": 0, "round": 1}')
+            assert (await shown(second, 1))[0]["data"]["epoch"] == 3
+
+
+async def test_a_page_may_ask_for_some_kinds_only(server: str, cookie: str) -> None:
+    async with page(server, cookie) as socket:
+        await socket.send('{"after": 0, "kinds": ["run.", "assignment."]}')
+        await caught_up(socket)
+        await awrite(1)
+        await aprogress(7, 1)
+        await awrite_kind("run.started", run=1)
+        assert [one["kind"] for one in await shown(socket, 1)] == ["run.started"]
+
+
+async def test_a_page_without_a_cursor_hears_what_happens_from_now_on(
+    server: str, cookie: str
+) -> None:
+    await awrite(3)
+    async with page(server, cookie) as socket:
+        await socket.send("{}")
+        await caught_up(socket)
+        await awrite(1, round=9)
+        assert (await shown(socket, 1))[0]["round"] == 9
+
+
+async def test_a_page_that_has_seen_more_than_there_is_must_begin_anew(
+    server: str, cookie: str
+) -> None:
+    async with page(server, cookie) as socket:
+        await socket.send('{"after": 1000000}')
+        assert await code_of(socket) == 4409
+
+
+async def test_a_silent_server_says_that_it_is_there(
+    server: str, cookie: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hubs, "HEARTBEAT", 0.5)
+    async with page(server, cookie) as socket:
+        await socket.send('{"after": 0, "round": 7}')
+        before = await caught_up(socket)
+        await awrite(1, round=8)
+        while (after := await caught_up(socket)) == before:
+            pass
+        assert after > before  # and it need not read this again when it comes back
+
+
+async def test_a_thousand_pages_that_come_back_ask_the_table_once(
+    server: str, cookie: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, ask = [], hubs._page
+
+    def count(*told: Any) -> Any:
+        asked.append(told)
+        return ask(*told)
+
+    monkeypatch.setattr(hubs, "SIZE", 10)
+    monkeypatch.setattr(hubs, "_page", count)
+    await awrite(30, round=7)
+
+    async def come_back() -> list[int]:
+        async with page(server, cookie) as socket:
+            await socket.send('{"after": 0, "round": 7}')
+            return [one["id"] for one in await shown(socket, 30)]
+
+    found = await asyncio.gather(*(come_back() for _ in range(25)))
+    assert all(ids == found[0] for ids in found)
+    assert found[0] == sorted(set(found[0]))
+    assert len(asked) == 1
+
+
+async def test_without_redis_the_table_is_asked(db: None, settings: Any) -> None:
+    settings.REDIS_URL = "unix:///nowhere/valkey.sock"
+    events._redis.cache_clear()
+    hub = hubs.Hub()
+    try:
+        async with aclosing(hub.follow(0, Wish())) as frames:
+            assert json.loads(await anext(frames))["events"] == []
+            await awrite(1)
+            frame = await asyncio.wait_for(anext(frames), 10)
+            assert len(json.loads(frame)["events"]) == 1
+    finally:
+        events._redis.cache_clear()
+
+
+async def test_who_signs_out_is_shown_nothing_more(server: str, cookie: str) -> None:
+    async with page(server, cookie) as socket, page(server, await acookie("dora")) as other:
+        for one in (socket, other):
+            await one.send('{"after": 0}')
+            await caught_up(one)
+        victor = await User.objects.aget(username="victor")
+        await Session.objects.filter(session_key=cookie.partition("=")[2]).adelete()
+        await sync_to_async(events.recheck)(victor.pk)
+        assert await code_of(socket) == 4401
+        await awrite(1)
+        assert len(await shown(other, 1)) == 1
+
+
+async def test_who_may_no_longer_sign_in_is_shown_nothing_a_minute_later(
+    server: str, cookie: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doorkeeper, "EVERY", 0.3)
+    async with page(server, cookie) as socket:
+        await socket.send('{"after": 0}')
+        await caught_up(socket)
+        await User.objects.filter(username="victor").aupdate(is_active=False)
+        assert await code_of(socket) == 4401
+
+
 async def test_after_valkey_lost_its_connections_the_page_hears_everything(
     server: str, cookie: str
 ) -> None:
@@ -148,10 +325,7 @@ async def test_after_valkey_lost_its_connections_the_page_hears_everything(
 
 async def test_who_has_not_signed_in_is_shown_nothing(server: str) -> None:
     async with page(server) as socket:
-        with pytest.raises(ConnectionClosed) as closed:
-            await asyncio.wait_for(socket.recv(), 10)
-        assert closed.value.rcvd
-        assert closed.value.rcvd.code == 4401
+        assert await code_of(socket) == 4401
 
 
 async def test_another_sites_page_is_refused(server: str, cookie: str) -> None:
@@ -178,10 +352,7 @@ async def test_another_sites_page_is_refused(server: str, cookie: str) -> None:
 async def test_a_page_that_makes_no_sense_is_closed(server: str, cookie: str, said: str) -> None:
     async with page(server, cookie) as socket:
         await socket.send(said)
-        with pytest.raises(ConnectionClosed) as closed:
-            await asyncio.wait_for(socket.recv(), 10)
-        assert closed.value.rcvd
-        assert closed.value.rcvd.code == 4400
+        assert await code_of(socket) == 4400
 
 
 async def test_one_process_subscribes_once_however_many_wait(db: None, valkey: str) -> None:
