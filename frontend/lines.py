@@ -16,6 +16,8 @@ from journal.models import Event
 from rounds import subjects
 from rounds.subjects import Subjects
 
+_PLACES = ("round", "version", "run", "model")  # where a line belongs, the nearest one first
+
 
 class Part(NamedTuple):
     """Some words, and where they lead; nowhere when empty."""
@@ -64,19 +66,9 @@ def _line(event: Event, known: Subjects) -> Line:
     told = sentences.tell(events.as_json(event), {of: part.text for of, part in names.items()})
     parts = [Part(piece.text, names[piece.of].href if piece.of in names else "") for piece in told]
     said = {piece.of for piece in told}
-    nearest = next((of for of in _WITHIN if of in names), None)
-    place = names[nearest] if nearest and not said & _WITHIN[nearest] else None
+    nearest = next((of for of in _PLACES if of in names), None)
+    place = names[nearest] if nearest and said.isdisjoint(_PLACES) else None
     return Line(event, parts, place)
-
-
-# From the nearest one on, where a line belongs; and what its sentence has to speak of for the
-# reader to know that without being told.
-_WITHIN: dict[str, set[str]] = {
-    "round": {"round"},
-    "version": {"version", "round"},
-    "run": {"run", "round"},
-    "model": {"model", "version", "run", "round"},
-}
 
 
 def _names(event: Event, known: Subjects) -> dict[str, Part]:

@@ -15,6 +15,8 @@ from frontend.templatetags import fedserver
 from journal.events import SUBJECTS
 
 TABLE = Path(__file__).resolve().parent.parent / "client_sdk" / "drawings" / "sentences.js"
+# Whose names people have chosen: those are not touched, not even at the beginning of a sentence.
+_OWN_NAMES = ("actor", "model", "run", "participant")
 # Where an event tells the name of its own subject.
 _NAMED = {"model": "slug", "run": "name", "participant": "name", "assignment": "name"}
 _FORMATS = {
@@ -90,7 +92,8 @@ def _value(token: str, event: Mapping[str, Any], names: Mapping[str, str]) -> Pi
     if found is None or found == "":
         return None
     text = _word(found, words) if words else _FORMATS[form](found) if form else str(found)
-    if key != name:
+    own = name in _OWN_NAMES and text != f"{name} {event.get(name)}"
+    if key != name and not own:
         text = text[0].upper() + text[1:]
     return Piece(text, name if is_subject else None)
 

@@ -55,6 +55,7 @@ KINDS: dict[str, frozenset[str]] = {
         "join_code.withdrawn": "label",
         "token.created": "label expires_at user",
         "token.deleted": "label user",
+        "person.password_changed": "",
         "run.created": "name strategy",
         "run.started": "",
         "run.paused": "",

@@ -46,25 +46,6 @@ def active_rounds() -> dict[int, Any]:
     return {round_.run_id: round_ for round_ in found}
 
 
-class Attendance(NamedTuple):
-    """How many participants there are."""
-
-    online: int
-    active: int
-    enrolled: int
-
-
-def attendance() -> Attendance:
-    """How many participants are online, may train, and are enrolled in all."""
-    active = Q(state=Participant.State.ACTIVE)
-    told = Participant.objects.aggregate(
-        online=Count("pk", filter=active & Q(last_seen_at__gte=selectors.online_since())),
-        active=Count("pk", filter=active),
-        enrolled=Count("pk", filter=~Q(state=Participant.State.REVOKED)),
-    )
-    return Attendance(**told)
-
-
 class Measured(NamedTuple):
     """A version that was served, and how good it was."""
 
@@ -107,8 +88,10 @@ def failed_runs(now: datetime) -> QuerySet[Run]:
 
 
 def failed_rounds(now: datetime) -> QuerySet[Round]:
-    """Rounds that failed lately, the last one first."""
+    """Rounds that failed lately, the last one first; of runs that ended well, or go on."""
+    states = (Run.State.RUNNING, Run.State.PAUSED, Run.State.COMPLETED)
     found = Round.objects.filter(phase=Round.Phase.FAILED, ended_at__gte=now - LATELY)
+    found = found.filter(run__state__in=states)
     return found.select_related("run").defer("diagnostics").order_by("-ended_at")[:MOST]
 
 

@@ -5,11 +5,13 @@ from typing import Any
 
 from django import template
 from django.urls import NoReverseMatch, reverse
+from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
 
 register = template.Library()
 NOTHING = "\u2013"  # a dash, for what is not known
+_UNITS = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
 @register.simple_tag(takes_context=True)
@@ -33,20 +35,39 @@ def state(value: str, word: str = "") -> SafeString:
 
 @register.filter
 def when(value: datetime | None) -> SafeString | str:
-    """A moment: exact in its title, and "3 min ago" once a script looks after it."""
+    """A moment: "3 min ago", and exact in its title. A script keeps it true."""
     if value is None:
         return "never"
-    exact = value.strftime("%Y-%m-%d %H:%M:%S UTC")
-    return format_html('<time datetime="{}" data-ago>{}</time>', value.isoformat(), exact)
+    passed = (timezone.now() - value).total_seconds()
+    told = "just now" if passed < 5 else f"{_units(passed)[0]} ago"
+    return _time(value, "data-ago", told)
 
 
 @register.filter
 def until(value: datetime | None) -> SafeString | str:
-    """A moment to come: exact, and "4 min 12 s left" once a script looks after it."""
+    """A moment to come: "4 min 12 s left", and exact in its title. A script counts it down."""
     if value is None:
         return NOTHING
+    left = (value - timezone.now()).total_seconds()
+    told = "any moment now" if left < 1 else f"{' '.join(_units(left)[:2])} left"
+    return _time(value, "data-until", told)
+
+
+def _time(value: datetime, kind: str, told: str) -> SafeString:
     exact = value.strftime("%Y-%m-%d %H:%M:%S UTC")
-    return format_html('<time datetime="{}" data-until>{}</time>', value.isoformat(), exact)
+    return format_html(
+        '<time datetime="{}" {} title="{}">{}</time>', value.isoformat(), kind, exact, told
+    )
+
+
+def _units(seconds: float) -> list[str]:
+    """Whole seconds in units, the greatest first; as clock.js tells them."""
+    left, parts = int(seconds), []
+    for size, unit in _UNITS:
+        many, left = divmod(left, size)
+        if many:
+            parts.append(f"{many} {unit}")
+    return parts or ["0 s"]
 
 
 @register.filter
@@ -55,13 +76,8 @@ def seconds(value: float | None) -> str:
     if value is None:
         return NOTHING
     if value < 10:
-        return f"{value:.1f} s"
-    left, parts = round(value), []
-    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s")):
-        count, left = divmod(left, size)
-        if count:
-            parts.append(f"{count} {unit}")
-    return " ".join(parts[:2])
+        return f"{round(value, 1):g} s"
+    return " ".join(_units(round(value))[:2])
 
 
 @register.filter
