@@ -15,9 +15,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,13 +36,15 @@ from playwright.sync_api import (
 )
 from sklearn.datasets import load_digits
 
+from client_sdk import Participant
+from client_sdk.testing import FakeResult
 from tests.browser.chromium import FLAGS, find
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TARGET = ROOT / "var" / "screenshots"
 DEMO = ("--participants", "6", "--rounds", "6", "--partition", "dirichlet:0.7")
 # Long enough for pictures of it: the demo's own rounds take a second or two.
-SLOW = {"epochs": 400, "batch_size": 8, "learning_rate": 0.01, "optimizer": "sgd"}
+SLOW = {"epochs": 50, "batch_size": 1, "learning_rate": 0.001, "optimizer": "sgd"}
 SIZES: dict[str, ViewportSize] = {
     "wide": {"width": 1400, "height": 900},
     "phone": {"width": 390, "height": 844},
@@ -53,7 +57,10 @@ FONTS = """<?xml version="1.0"?>
 <!DOCTYPE fontconfig SYSTEM "fonts.dtd">
 <fontconfig>
   <include>/etc/fonts/fonts.conf</include>
-  <alias binding="strong"><family>system-ui</family><prefer><family>Inter</family></prefer></alias>
+  <match target="pattern">
+    <test name="family"><string>sans-serif</string></test>
+    <edit name="family" mode="prepend" binding="strong"><string>Inter</string></edit>
+  </match>
 </fontconfig>
 """
 
@@ -223,13 +230,50 @@ def take_all(studio: Studio) -> None:
 def take_live(studio: Studio, model: str) -> None:
     """A run that takes its time: its round's page while everybody trains, and what knows of it."""
     rules = {"model": model, "name": "slowly", "rounds_planned": 3, "hyperparameters": SLOW}
-    run = studio.post("runs", {**rules, "cohort_goal": 6, "cohort_min": 3, "quorum": 3})
-    studio.post(f"runs/{run['id']}/start", {})
-    round_ = until(lambda: training_round(studio, run["id"]))
-    studio.picture("cockpit", f"/rounds/{round_}/")
-    studio.picture("overview", "/")
-    studio.picture("runs", "/runs/")
-    studio.picture("pause", f"/runs/{run['id']}/", open_dialog)
+    with more_participants(studio, jana=Slow(), ivan=Short()):
+        run = studio.post("runs", {**rules, "cohort_goal": 8, "cohort_min": 3, "quorum": 3})
+        studio.post(f"runs/{run['id']}/start", {})
+        round_ = until(lambda: training_round(studio, run["id"]))
+        studio.picture("cockpit", f"/rounds/{round_}/")
+        studio.picture("overview", "/")
+        studio.picture("runs", "/runs/")
+        studio.picture("pause", f"/runs/{run['id']}/", open_dialog)
+        studio.post(f"runs/{run['id']}/stop", {"reason": "the pictures are taken"})
+
+
+class Slow:
+    """Trains nothing, and takes its time: the round waits for it while pictures are taken."""
+
+    def train(self, weights: Any, data: Any, asked: Any, seed: int, on_epoch: Any = None) -> Any:
+        epochs = asked["epochs"]
+        for epoch in range(1, epochs + 1):
+            time.sleep(1.5)
+            on_epoch(epoch, epochs, {"loss": 2.3 / (1 + epoch / 4), "accuracy": 1 - 0.9**epoch})
+        deltas = {name: np.zeros_like(value) for name, value in weights.items()}
+        return FakeResult(deltas, 180, {"loss": 0.2}, {})
+
+
+class Short:
+    """Has less memory than it takes."""
+
+    def train(self, weights: Any, data: Any, asked: Any, seed: int, on_epoch: Any = None) -> Any:
+        on_epoch(1, asked["epochs"], {"loss": 2.1, "accuracy": 0.2})
+        np.zeros((10**6, 10**6, 10**3))
+
+
+@contextlib.contextmanager
+def more_participants(studio: Studio, **trainers: Any) -> Iterator[None]:
+    """Participants in threads of this process, until the block ends."""
+    with contextlib.ExitStack() as everybody:
+        os.environ["FEDCLIENT_HOME"] = everybody.enter_context(tempfile.TemporaryDirectory())
+        for name, trainer in trainers.items():
+            told = studio.post("join-codes", {"label": name})
+            enrolled = Participant.enrol(studio.url, told["code"], name=name, profile=name)
+            participant = everybody.enter_context(enrolled)
+            data = np.zeros((1, 1)), np.zeros(1)
+            run = partial(participant.participate, data, trainer=trainer, rounds=1)
+            threading.Thread(target=run, daemon=True).start()
+        yield
 
 
 def training_round(studio: Studio, run: int) -> int | None:

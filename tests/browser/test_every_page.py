@@ -12,6 +12,8 @@ from playwright.sync_api import Page, expect
 from pytest_django import DjangoDbBlocker
 
 from frontend import urls
+from rounds import enrolment, lifecycle
+from rounds.models import Participant, Run
 from tests.browser import scene as scenes
 from tests.browser.conftest import SignIn
 from tests.browser.scene import Scene
@@ -19,7 +21,7 @@ from tests.serving import serving
 
 WIDE, PHONE = {"width": 1400, "height": 900}, {"width": 390, "height": 844}
 # No pages, but addresses that answer with something else.
-NO_PAGES = {"sign-out", "journal-export"}
+NO_PAGES = {"sign-out", "journal-export", "run-history", "run-preview", "journal-news"}
 CONTROLS = """() => {
   const found = "a[href], button, input, select, textarea, summary, [tabindex]";
   const controls = [...document.querySelectorAll(found)].filter((one) =>
@@ -44,6 +46,7 @@ class Place:
 
     name: str
     arguments: Callable[[Scene], dict[str, Any]] = lambda scene: {}
+    fewer: str = ""  # the query for fewer rows, where each has the same controls
 
     def path(self, scene: Scene) -> str:
         return reverse(f"frontend:{self.name}", kwargs=self.arguments(scene))
@@ -70,12 +73,15 @@ PLACES = {
     "participants": Place("participants"),
     "a participant": Place("participant", lambda scene: {"uuid": scene.uuid_of("frida")}),
     "a new join code": Place("join-code-new"),
-    "the journal": Place("journal"),
+    "the journal": Place("journal", fewer="?kind=run.created"),
     "profile": Place("profile"),
+    "a new token": Place("token-new"),
+    "a new password": Place("change-password"),
     "sign in": Place("sign-in"),
+    "how to join": Place("join"),
 }
 # Those which look like one of these, and differ in their words alone.
-ALIKE = {"round-decide", "version-decide", "participant-decide", "join-code-decide"}
+ALIKE = {"round-decide", "version-decide", "participant-decide", "join-code-decide", "token-delete"}
 THERE = {pattern.name for pattern in urls.urlpatterns}
 HERE = {name: place for name, place in PLACES.items() if place.name in THERE}
 
@@ -103,7 +109,9 @@ def server(scene: Scene) -> Iterator[str]:
 
 def show(page: Page, path: str) -> None:
     """Go there, and wait until everything is drawn."""
-    page.goto(path)
+    answer = page.goto(path)
+    assert answer is not None
+    assert answer.status == 200
     expect(page.locator("fs-drawing:empty")).to_have_count(0)
 
 
@@ -139,7 +147,7 @@ def test_everything_is_reached_by_tab_and_shows_where_one_is(
     scene: Scene, signed_in: SignIn, place: Place
 ) -> None:
     page = signed_in(reader(scene, place), viewport=WIDE)
-    show(page, place.path(scene))
+    show(page, place.path(scene) + place.fewer)
     for _ in range(page.evaluate(CONTROLS) + 3):
         page.keyboard.press("Tab")
     assert page.evaluate(TOLD, "left") == []
@@ -148,4 +156,67 @@ def test_everything_is_reached_by_tab_and_shows_where_one_is(
 
 def reader(scene: Scene, place: Place) -> User | None:
     """An owner sees every button; who signs in is nobody yet."""
-    return None if place.name == "sign-in" else scene.alice
+    return None if place.name in ("sign-in", "join") else scene.alice
+
+
+WATCH_SHIFTS = """() => {
+  window.refreshed = 0;
+  document.addEventListener("fs-refreshed", () => window.refreshed++);
+  window.shifted = [];
+  new PerformanceObserver((list) => {
+    for (const { value, sources } of list.getEntries())
+      window.shifted.push([value, ...sources.map(({ node }) => node?.outerHTML?.slice(0, 150))]);
+  }).observe({ type: "layout-shift" });
+}"""
+SETTLED = "() => new Promise((done) => requestAnimationFrame(() => setTimeout(done, 50)))"
+
+
+def pause_or_resume(scene: Scene) -> None:
+    scene.autumn.refresh_from_db()
+    running = scene.autumn.state == Run.State.RUNNING
+    verb = lifecycle.pause_run if running else lifecycle.resume_run
+    verb(scene.autumn.pk, actor="bob")
+
+
+def suspend_or_reinstate(scene: Scene) -> None:
+    hanna = scene.people["hanna"].participant
+    hanna.refresh_from_db()
+    active = hanna.state == Participant.State.ACTIVE
+    (enrolment.suspend if active else enrolment.reinstate)(hanna, actor="bob")
+
+
+# What happens while somebody looks at a page.
+NEWS = {
+    "overview": pause_or_resume,
+    "runs": pause_or_resume,
+    "a run": pause_or_resume,
+    "participants": suspend_or_reinstate,
+}
+LIVE = {name: news for name, news in NEWS.items() if name in HERE}
+
+
+@pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
+@pytest.mark.parametrize("name", LIVE)
+def test_news_move_nothing_that_somebody_reads(
+    scene: Scene, signed_in: SignIn, name: str, size: dict[str, int]
+) -> None:
+    page = signed_in(scene.alice, viewport=size)
+    show(page, HERE[name].path(scene))
+    expect(page.locator("fs-connection")).to_have_text("live")
+    page.evaluate(WATCH_SHIFTS)
+    LIVE[name](scene)
+    page.wait_for_function("window.refreshed > 0")
+    page.evaluate(SETTLED)
+    assert page.evaluate("window.shifted") == []
+
+
+def test_a_row_of_a_round_moves_without_moving_the_page(scene: Scene, signed_in: SignIn) -> None:
+    page = signed_in(scene.victor, viewport=WIDE)
+    show(page, HERE["a round that trains"].path(scene))
+    expect(page.locator("fs-connection")).to_have_text("live")
+    page.evaluate(WATCH_SHIFTS)
+    for epoch in (3, 4):
+        scene.report("dora", epoch)
+        expect(page.get_by_role("row", name="dora")).to_contain_text(f"training {epoch}/5")
+    page.evaluate(SETTLED)
+    assert page.evaluate("window.shifted") == []
