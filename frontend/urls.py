@@ -1,6 +1,6 @@
 """The dashboard's addresses: each area's file names its own."""
 
-from frontend import journal, overview, participants, people, rounds, runs
+from frontend import journal, overview, participants, people, registry, rounds, runs
 
 app_name = "frontend"
 urlpatterns = [
@@ -8,6 +8,7 @@ urlpatterns = [
     *overview.urlpatterns,
     *participants.urlpatterns,
     *people.urlpatterns,
+    *registry.urlpatterns,
     *rounds.urlpatterns,
     *runs.urlpatterns,
 ]

@@ -1,14 +1,21 @@
 """What people decide about versions, in the words of the pages."""
 
+from typing import Any
+
 from accounts.decisions import Decision
-from models_app import registry
+from models_app import registry, tasks
 from models_app.models import ModelVersion
 
 Stage = ModelVersion.Stage
 
 
-def _roll_back(version: ModelVersion, *, actor: str, reason: str) -> ModelVersion:
-    return registry.roll_back(version.model, version, actor=actor, reason=reason)
+def _roll_back(version: ModelVersion, **decision: Any) -> ModelVersion:
+    return registry.roll_back(version.model, version, **decision)
+
+
+def _measure(version: ModelVersion, **decision: Any) -> None:
+    registry.ask_measurement(version, **decision)
+    tasks.ring_measure(version.pk)
 
 
 VERSION = {
@@ -38,5 +45,13 @@ VERSION = {
         possible=lambda version: version.stage == Stage.ARCHIVED,
         danger=True,
         reason=True,
+    ),
+    "measure": Decision(
+        label="Measure again",
+        happens="A worker measures it on the held-out set: its metrics and who is taken for whom "
+        "are written down anew. What is served does not change.",
+        verb=_measure,
+        done="{row} is being measured; this page shows it when it is done.",
+        possible=lambda version: bool(version.model.evaluation_set),
     ),
 }

@@ -273,8 +273,8 @@ class Evaluator:
         return Evaluation(means, counts.reshape(classes, classes).tolist() if classes else None)
 
     def _sum_over_batches(self) -> tuple[tf.Tensor, tf.Tensor]:
-        totals, counts = tf.zeros(2, tf.float64), tf.zeros(self._classes**2, tf.int64)
-        count = tf.shape(self._x)[0]
+        totals, count = tf.zeros(2, tf.float64), tf.shape(self._x)[0]
+        pairs = tf.TensorArray(tf.int64, (count + BATCH - 1) // BATCH, element_shape=[None])
         for start in tf.range(0, count, BATCH):
             stop = tf.minimum(start + BATCH, count)
             outputs = self.model(self._x[start:stop], training=False)
@@ -282,14 +282,14 @@ class Evaluator:
             judged = self._judge(y, outputs)
             totals += tf.stack([tf.reduce_sum(_per_example(column)) for column in judged])
             if self._classes:
-                counts += self._count(*self._judge.classes(y, outputs))
-        return totals, counts
+                true, given = self._judge.classes(y, outputs)
+                pairs = pairs.write(start // BATCH, true * self._classes + given)
+        return totals, self._count(pairs.concat()) if self._classes else totals
 
-    def _count(self, true: tf.Tensor, given: tf.Tensor) -> tf.Tensor:
-        """How often each pair of classes occurs, in one row."""
-        pairs = tf.cast(true * self._classes + given, tf.int32)
+    def _count(self, pairs: tf.Tensor) -> tf.Tensor:
+        """How often each pair of a true and a given class occurs, in one row."""
         cells = self._classes**2
-        return tf.math.bincount(pairs, minlength=cells, maxlength=cells, dtype=tf.int64)
+        return tf.math.bincount(tf.cast(pairs, tf.int32), minlength=cells, maxlength=cells)
 
 
 def _confused_classes(judge: "_Judge", output: tuple[int | None, ...]) -> int:

@@ -68,6 +68,8 @@ def check_slug(slug: str) -> None:
     except ValidationError:
         detail = f"Expected letters, digits, - and _. Received: {slug[:100]!r}"
         raise InvalidModel(detail, field="slug") from None
+    if slug == "new":
+        raise InvalidModel("Expected another slug: /models/new/ is a page.", field="slug")
     if len(slug) > 80:
         raise InvalidModel(f"Expected at most 80 characters. Received: {len(slug)}", field="slug")
     if Model.objects.filter(slug=slug).exists():

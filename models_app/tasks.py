@@ -6,6 +6,8 @@ from kombu.exceptions import OperationalError
 from models_app import registry, trying
 from models_app.errors import TryUnanswered
 
+MEASURING_SECONDS = 600  # after which a worker that comes does it no more
+
 
 @shared_task
 def measure(version_id: int) -> None:
@@ -39,6 +41,6 @@ def ring_measure(version_id: int) -> None:
         TryUnanswered: The broker is away.
     """
     try:
-        measure.apply_async((version_id,), expires=600)
+        measure.apply_async((version_id,), expires=MEASURING_SECONDS)
     except OperationalError as error:
         raise TryUnanswered(f"Expected a broker. Received: {type(error).__name__}") from error
