@@ -15,7 +15,7 @@ from models_app.models import Model
 from rounds import clock, lifecycle
 from rounds.models import Assignment, Round
 from rounds.round_state import round_state
-from tests.browser.conftest import SignIn
+from tests.browser.conftest import Console, SignIn
 from tests.browser.rounds import differences, expect_the_truth, plain
 from tests.rounds.conftest import Enrolled
 from tests.rounds.test_lifecycle import started
@@ -247,3 +247,23 @@ def test_rows_are_sorted_filtered_and_opened_by_keyboard(
     expect(page.locator("pre")).to_have_text(TRACEBACK)
     expect(page.get_by_role("button", name="Close now")).to_have_count(0)
     axe(page)
+
+
+def test_what_happened_while_the_page_was_cut_off_is_made_up_for(
+    story: Story, victor: User, signed_in: SignIn, watch_console: Console
+) -> None:
+    watch_console.expect("ERR_INTERNET_DISCONNECTED")
+    story.gather()
+    page = watch(signed_in(victor), story.round)
+    charlie, dora = story.people["charlie"], story.people["dora"]
+    train(charlie, story.round)
+    expect(row(page, "charlie")).to_contain_text("100")
+    page.context.set_offline(True)
+    expect(page.locator("fs-connection")).not_to_contain_text("live")
+    train(dora, story.round, epochs=4)  # passing news, which nobody repeats
+    upload(charlie)
+    page.context.set_offline(False)
+    expect(page.locator("fs-connection")).to_contain_text("live")
+    expect(row(page, "charlie")).to_contain_text("uploaded")
+    expect(row(page, "dora")).to_contain_text("training 4/4")
+    expect_the_truth(page, story.round.pk)
