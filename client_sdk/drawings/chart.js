@@ -173,7 +173,7 @@ export class Numbers {
 // What a round is called where its values are told.
 export function nameOf(round) {
   const ended = { failed: "failed", cancelled: "cancelled" }[round.phase];
-  const why = round.code && ended ? `: ${round.code.replaceAll("_", " ")}` : "";
+  const why = round.code && ended && round.code !== ended ? `: ${round.code.replaceAll("_", " ")}` : "";
   const open = ["selecting", "training", "aggregating", "evaluating"].includes(round.phase);
   return `Round ${round.number}${ended ? ` (${ended}${why})` : open ? ` (${round.phase})` : ""}`;
 }

@@ -16,6 +16,7 @@ class Wizard extends HTMLElement {
   #form;
   #steps;
   #tabs;
+  #status = document.createElement("p");
   #at = 0;
   #touched = new Set();
   #timer;
@@ -52,7 +53,9 @@ class Wizard extends HTMLElement {
     const nav = document.createElement("nav");
     nav.setAttribute("aria-label", "Steps");
     nav.append(list);
-    this.#form.before(nav);
+    this.#status.className = "hidden-but-read";
+    this.#status.setAttribute("role", "status");
+    this.#form.before(nav, this.#status);
     this.back = button("Back");
     this.next = button("Next");
     this.back.addEventListener("click", () => this.#show(this.#at - 1));
@@ -131,32 +134,37 @@ class Wizard extends HTMLElement {
 
   // Errors are said at fields that somebody has touched: the others may still be filled.
   #mark(errors) {
-    for (const step of this.#steps) {
+    const all = [];
+    this.#steps.forEach((step, index) => {
       let wrong = false;
       for (const box of step.querySelectorAll("[data-field]")) {
         const name = box.dataset.field;
         const told = this.#touched.has(name) ? (errors[name] ?? []) : [];
+        if (told.length) all.push(`${box.querySelector("label").textContent}: ${told.join(" ")}`);
         wrong ||= told.length > 0;
-        this.#say(box, told);
+        this.#say(box, told.join(" "));
       }
-      this.#tabs[this.#steps.indexOf(step)].toggleAttribute("data-wrong", wrong);
-    }
+      this.#tabs[index].toggleAttribute("data-wrong", wrong);
+    });
+    const heard = all.join(" ");
+    if (this.#status.textContent !== heard) this.#status.textContent = heard;
   }
 
-  #say(box, told) {
+  #say(box, text) {
     const field = box.querySelector("input, select, textarea");
+    const id = `${field.id}_error`;
+    const others = (field.getAttribute("aria-describedby") ?? "").split(" ").filter((one) => one && one !== id);
+    field.setAttribute("aria-describedby", (text ? [...others, id] : others).join(" "));
+    field.setAttribute("aria-invalid", String(Boolean(text)));
     let list = box.querySelector(".errorlist");
-    if (told.length) field.setAttribute("aria-invalid", "true");
-    else field.removeAttribute("aria-invalid");
-    if (!told.length) return list?.remove();
+    if (!text) return list?.remove();
+    if (list?.textContent.trim() === text) return;
     if (!list) {
       list = document.createElement("ul");
       list.className = "errorlist";
-      list.setAttribute("role", "alert");
       field.after(list);
     }
-    const text = told.join(" ");
-    if (list.textContent.trim() === text) return;
+    list.id = id;
     const item = document.createElement("li");
     item.textContent = text;
     list.replaceChildren(item);
