@@ -103,14 +103,14 @@ class Filters(forms.Form):
 
 def _ids(about: str, which: str) -> list[int]:
     """Ids of what is asked for, by its slug, number or name; of a row that is gone, its number."""
+    found: list[int] = []
     if about == "model":
-        found = Model.objects.filter(slug=which).values_list("pk", flat=True)
+        found = list(Model.objects.filter(slug=which).values_list("pk", flat=True))
     elif about == "participant":
-        found = Participant.objects.filter(_participant(which)).values_list("pk", flat=True)
-    else:
-        found = Model.objects.none().values_list("pk", flat=True)
+        named = Participant.objects.filter(_participant(which))
+        found = list(named.values_list("pk", flat=True)[:CHUNK])
     numbered = which.isascii() and which.isdecimal() and int(which) <= GREATEST_ID
-    return list(found[:CHUNK]) or ([int(which)] if numbered else [])
+    return found or ([int(which)] if numbered else [])
 
 
 def _participant(which: str) -> Q:
@@ -129,7 +129,7 @@ class Asked:
 
     @classmethod
     def of(cls, request: HttpRequest) -> "Asked":
-        given = {name: value for name, value in request.GET.items() if value.strip()}
+        given = {name: value for name, value in request.GET.dict().items() if value.strip()}
         for name, _ in ABOUT[1:]:  # `?run=4` is short for `?about=run&which=4`
             if name in given:
                 given |= {"about": name, "which": given.pop(name)}

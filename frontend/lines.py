@@ -6,9 +6,9 @@ The names are read for all lines at once. A subject that is gone by now stays as
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from django.urls import NoReverseMatch, reverse
+from django.urls import reverse
 
 from frontend import sentences
 from journal import events
@@ -75,29 +75,21 @@ def _names(event: Event, known: Subjects) -> dict[str, Part]:
     """What a line's subjects are called, and where each is shown; the rows that are there."""
     found: dict[str, Part] = {}
     if slug := known.model.get(event.model or 0):
-        found["model"] = Part(slug, _address("frontend:model", args=[slug]))
+        found["model"] = Part(slug, reverse("frontend:model", args=[slug]))
     if version := known.version.get(event.version or 0):
-        address = _address("frontend:version", args=version)
+        address = reverse("frontend:version", args=version)
         found["version"] = Part(f"version {version.number} of {version.slug}", address)
     if run := known.run.get(event.run or 0):
-        found["run"] = Part(run, _address("frontend:run", args=[event.run]))
+        found["run"] = Part(run, reverse("frontend:run", args=[event.run]))
     if round_ := known.round.get(event.round or 0):
-        address = _address("frontend:round", args=[event.round])
+        address = reverse("frontend:round", args=[event.round])
         found["round"] = Part(f"round {round_.number} of {round_.run}", address)
     if participant := known.participant.get(event.participant or 0):
-        address = _address("frontend:participant", args=[participant.uuid])
+        address = reverse("frontend:participant", args=[participant.uuid])
         found["participant"] = Part(participant.name, address)
     if event.actor:
         found["actor"] = Part(event.actor, _whose(event, found))
     return found
-
-
-def _address(name: str, **how: Any) -> str:
-    """An address, or nothing as long as there is no such page."""
-    try:
-        return reverse(name, **how)
-    except NoReverseMatch:
-        return ""
 
 
 def _whose(event: Event, found: dict[str, Part]) -> str:
@@ -105,7 +97,7 @@ def _whose(event: Event, found: dict[str, Part]) -> str:
     participant = found.get("participant")
     if participant and participant.text == event.actor:
         return participant.href
-    return _address("frontend:journal", query={"actor": event.actor})
+    return reverse("frontend:journal", query={"actor": event.actor})
 
 
 def as_text(event: Event, known: Subjects) -> str:

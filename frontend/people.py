@@ -76,7 +76,7 @@ class SignOut(auth.LogoutView):
     next_page = "frontend:sign-in"
 
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        user = request.user.pk
+        user: int | None = request.user.pk
         answer = super().post(request, *args, **kwargs)
         if user is not None:
             events.recheck(user)  # pages that are still open hear nothing more
@@ -94,7 +94,7 @@ class ChangePassword(auth.PasswordChangeView):
         with events.transaction() as journal:
             answer = super().form_valid(form)
             journal.record("person.password_changed", actor=self.request.user.get_username())
-        events.recheck(self.request.user.pk)
+        events.recheck(form.user.pk)
         messages.success(self.request, "Your password is changed.")
         return answer
 
@@ -115,7 +115,7 @@ ALLOWS = {
 def profile(request: HttpRequest) -> HttpResponse:
     """Who one is here, what one may do, and one's personal tokens."""
     roles = roles_of(request.user)
-    tokens = PersonalToken.objects.filter(user=request.user).order_by("-created_at")
+    tokens = PersonalToken.objects.filter(user=request.user.pk).order_by("-created_at")
     now = timezone.now()
     context = {
         "roles": [(str(role), ALLOWS[role]) for role in LADDER if role in roles],
@@ -170,7 +170,7 @@ def new_token(request: HttpRequest) -> HttpResponse:
 @page()
 def delete_token(request: HttpRequest, pk: int) -> HttpResponse:
     """One's own; others' do not exist."""
-    token = PersonalToken.objects.select_related("user").filter(pk=pk, user=request.user).first()
+    token = PersonalToken.objects.select_related("user").filter(pk=pk, user=request.user.pk).first()
     if token is None:
         raise Http404("Expected one of your own tokens.")
     back = reverse("frontend:profile")

@@ -129,10 +129,9 @@ def waiting_rounds(now: datetime) -> QuerySet[Round]:
 def undecided_versions() -> QuerySet[ModelVersion]:
     """Candidates that no round will decide about: people have to."""
     found = ModelVersion.objects.filter(stage=ModelVersion.Stage.CANDIDATE)
-    found = found.exclude(made_by__phase__in=Round.ACTIVE)
-    return found.order_by("-created_at").only("number", "model__slug", "created_at", "created_by")[
-        :MOST
-    ]
+    found = found.exclude(made_by__phase__in=Round.ACTIVE).select_related("model")
+    light = ("number", "created_at", "model__slug")
+    return found.order_by("-created_at").only(*light)[:MOST]
 
 
 class FirstSteps(NamedTuple):
