@@ -2,6 +2,7 @@
 # make demo          a whole federated training on this machine; ARGS="--participants 8 --exit"
 # make up            the server, until Ctrl-C; ARGS="--port 9000"
 # make test          what a change has to pass
+# make screenshots   pictures of every page, of a demo that trains; ARGS=--serve goes on serving
 # make vendor        fetches the browser libraries again; ARGS=--accept takes what has come
 # make lock          locks what pyproject.toml asks for; ARGS=--upgrade takes the newest versions
 # make clean         removes what these made, .venv and var (the server's data) among them
@@ -16,7 +17,8 @@ LOCK := requirements/locked.txt
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := install
-.PHONY: install demo up test lint types checks test-sqlite browser test-postgresql format vendor lock clean
+.PHONY: install demo up test lint types checks test-sqlite browser test-postgresql screenshots format \
+    vendor lock clean
 
 install: $(INSTALLED)
 
@@ -56,6 +58,9 @@ test-sqlite: install browser
 # The browser tests' Chromium, where it is missing and can be had.
 browser:
 	@sh requirements/browser.sh
+
+screenshots: install browser
+	$(BIN)/python -m tests.browser.screenshots $(ARGS)
 
 # What touches the database, once more. TensorFlow's tests do not depend on which database it is.
 test-postgresql: install

@@ -52,7 +52,7 @@ SIZES: dict[str, ViewportSize] = {
 THEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 # What the README shows, and how large a file of it may be.
 KEPT = {"cockpit-light-wide": "cockpit", "run-dark-wide": "run"}
-KEPT_BYTES = 250_000
+KEPT_WIDTH, KEPT_BYTES = 1680, 250_000
 FONTS = """<?xml version="1.0"?>
 <!DOCTYPE fontconfig SYSTEM "fonts.dtd">
 <fontconfig>
@@ -102,15 +102,27 @@ class Studio:
         return response.json()
 
     def picture(
-        self, name: str, path: str, prepare: Callable[[Page], None] = lambda page: None
+        self,
+        name: str,
+        path: str,
+        prepare: Callable[[Page], None] = lambda page: None,
+        *,
+        whole: bool = True,
     ) -> None:
-        """One page in every theme and size, after something was done on it."""
+        """One page in every theme and size, after something was done on it.
+
+        Args:
+            name: What the files are called.
+            path: Where the page is.
+            prepare: What to do on it first.
+            whole: All of the page, else what fits into the window.
+        """
         for kind, context in self.contexts.items():
             with context.new_page() as page:
                 page.goto(path)
                 expect(page.locator("fs-drawing:empty")).to_have_count(0)
                 prepare(page)
-                page.screenshot(path=TARGET / f"{name}-{kind}.png", full_page=True)
+                page.screenshot(path=TARGET / f"{name}-{kind}.png", full_page=whole)
             say(f"{name}-{kind}.png")
 
 
@@ -237,15 +249,17 @@ def take_live(studio: Studio, model: str) -> None:
         studio.picture("cockpit", f"/rounds/{round_}/")
         studio.picture("overview", "/")
         studio.picture("runs", "/runs/")
-        studio.picture("pause", f"/runs/{run['id']}/", open_dialog)
+        studio.picture("pause", f"/runs/{run['id']}/", open_dialog, whole=False)
         studio.post(f"runs/{run['id']}/stop", {"reason": "the pictures are taken"})
 
 
 class Slow:
     """Trains nothing, and takes its time: the round waits for it while pictures are taken."""
 
-    def train(self, weights: Any, data: Any, asked: Any, seed: int, on_epoch: Any = None) -> Any:
-        epochs = asked["epochs"]
+    def train(
+        self, weights: Any, data: Any, hyperparameters: Any, seed: int, on_epoch: Any = None
+    ) -> FakeResult:
+        epochs = hyperparameters["epochs"]
         for epoch in range(1, epochs + 1):
             time.sleep(1.5)
             on_epoch(epoch, epochs, {"loss": 2.3 / (1 + epoch / 4), "accuracy": 1 - 0.9**epoch})
@@ -256,8 +270,10 @@ class Slow:
 class Short:
     """Has less memory than it takes."""
 
-    def train(self, weights: Any, data: Any, asked: Any, seed: int, on_epoch: Any = None) -> Any:
-        on_epoch(1, asked["epochs"], {"loss": 2.1, "accuracy": 0.2})
+    def train(
+        self, weights: Any, data: Any, hyperparameters: Any, seed: int, on_epoch: Any = None
+    ) -> None:
+        on_epoch(1, hyperparameters["epochs"], {"loss": 2.1, "accuracy": 0.2})
         np.zeros((10**6, 10**6, 10**3))
 
 
@@ -313,14 +329,16 @@ def until(found: Callable[[], int | None], seconds: float = 120) -> int:
 
 
 def keep() -> None:
-    """What the README shows, in few colours, so that a clone stays small."""
+    """The upper part of what the README shows, in few colours, so that a clone stays small."""
     folder = ROOT / "docs" / "images"
     folder.mkdir(exist_ok=True)
     for name, kept in KEPT.items():
         picture = Image.open(TARGET / f"{name}.png").convert("RGB")
-        smaller = picture.resize((picture.width * 3 // 4, picture.height * 3 // 4))
+        top = picture.crop((0, 0, picture.width, min(picture.height, picture.width * 3 // 4)))
         target = folder / f"{kept}.png"
-        smaller.quantize(128).save(target, optimize=True)
+        top.resize((KEPT_WIDTH, top.height * KEPT_WIDTH // top.width)).quantize(128).save(
+            target, optimize=True
+        )
         size = target.stat().st_size
         assert size <= KEPT_BYTES, f"Expected at most {KEPT_BYTES} bytes. Received: {size}, {kept}"
 
