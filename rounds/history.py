@@ -1,8 +1,9 @@
-"""What became of a run's rounds, as numbers: pure functions of rows that `selectors` has read."""
+"""What became of a run's rounds, as numbers: functions of rows that `selectors` has read."""
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,20 +29,56 @@ class Part(NamedTuple):
     metrics: Mapping[str, Any] | None
 
 
-def of_run(run: Run, rounds: Sequence[Round], parts: Iterable[Part]) -> dict[str, Any]:
+class Tally(NamedTuple):
+    """What the parts of a round come to."""
+
+    participants: dict[str, dict[str, Any]]
+    counts: dict[str, int]
+    samples: int
+    received: int
+    began: int
+
+
+# Of rounds that have ended: their parts do not change any more, and are many.
+_kept: dict[tuple[int, datetime], Tally] = {}
+MOST_KEPT = 4096
+
+
+def kept(round_: Round) -> Tally | None:
+    """What the parts of a round came to, if it has ended and this process has counted them."""
+    return _kept.get((round_.pk, round_.ended_at)) if round_.ended_at else None
+
+
+def tally(round_: Round, parts: Sequence[Part]) -> Tally:
+    """Counts the parts of a round, once if it has ended."""
+    accepted = [part for part in parts if part.state == Place.ACCEPTED]
+    told = Tally(
+        participants=spreads(accepted),
+        counts=counts(parts),
+        samples=sum(part.samples or 0 for part in accepted),
+        received=sum(part.bytes or 0 for part in parts),
+        began=sum(part.began for part in parts),
+    )
+    if round_.ended_at:
+        if len(_kept) >= MOST_KEPT:
+            _kept.clear()
+        _kept[round_.pk, round_.ended_at] = told
+    return told
+
+
+def of_run(
+    run: Run, rounds: Sequence[Round], parts: Mapping[int, Sequence[Part]]
+) -> dict[str, Any]:
     """A run's history, ready for JSON.
 
     Args:
         run: With its model.
         rounds: All of them in order, with base and version.
-        parts: Everybody's part of each, in any order.
+        parts: By the id of their round, for those that are not `kept`.
 
     Returns:
         The run, the version that it started from, and a line for each round.
     """
-    by_round: dict[int, list[Part]] = {one.pk: [] for one in rounds}
-    for part in parts:
-        by_round[part.round].append(part)
     return {
         "id": run.pk,
         "name": run.name,
@@ -51,7 +88,7 @@ def of_run(run: Run, rounds: Sequence[Round], parts: Iterable[Part]) -> dict[str
         "rounds_planned": run.rounds_planned,
         "published": sum(one.phase == Round.Phase.PUBLISHED for one in rounds),
         "start": _held_out(rounds[0].base) if rounds else None,
-        "rounds": [of_round(one, by_round[one.pk]) for one in rounds],
+        "rounds": [of_round(one, kept(one) or tally(one, parts.get(one.pk, ()))) for one in rounds],
     }
 
 
@@ -65,14 +102,13 @@ def _held_out(version: Any) -> dict[str, Any]:
     }
 
 
-def of_round(round_: Round, parts: Sequence[Part]) -> dict[str, Any]:
+def of_round(round_: Round, told: Tally) -> dict[str, Any]:
     """One line of a run's history.
 
     Args:
         round_: With its base and its version, if it has made one.
-        parts: Everybody's part of it.
+        told: What everybody's parts of it come to.
     """
-    accepted = [part for part in parts if part.state == Place.ACCEPTED]
     return {
         "id": round_.pk,
         "number": round_.number,
@@ -81,12 +117,12 @@ def of_round(round_: Round, parts: Sequence[Part]) -> dict[str, Any]:
         "reason": round_.reason,
         "base": round_.base.number,
         **_held_out(round_.version),
-        "participants": spreads(accepted),
+        "participants": told.participants,
         "seconds": seconds(round_),
-        "counts": counts(parts),
-        "samples": sum(part.samples or 0 for part in accepted),
-        "bytes_received": sum(part.bytes or 0 for part in parts),
-        "bytes_sent_estimate": round_.base.weights_bytes * sum(part.began for part in parts),
+        "counts": told.counts,
+        "samples": told.samples,
+        "bytes_received": told.received,
+        "bytes_sent_estimate": round_.base.weights_bytes * told.began,
         "opened_at": round_.opened_at.isoformat(),
         "ended_at": round_.ended_at.isoformat() if round_.ended_at else None,
     }

@@ -345,7 +345,10 @@ def run_history(run: Run) -> dict[str, Any]:
 
 
 def run_histories(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """The histories of several runs, in their order, by two queries whatever their number."""
+    """The histories of several runs, in their order, by two queries whatever their number.
+
+    What participants sent is read of those rounds only that go on or were never counted here.
+    """
     rounds = (
         Round.objects.filter(run__in=runs)
         .select_related("base", "version")
@@ -355,15 +358,15 @@ def run_histories(runs: Sequence[Run]) -> list[dict[str, Any]]:
     by_run: dict[int, list[Round]] = {run.pk: [] for run in runs}
     for round_ in rounds:
         by_run[round_.run_id].append(round_)
-    parts: dict[int, list[history.Part]] = {run.pk: [] for run in runs}
-    for run_id, part in _parts(runs):
-        parts[run_id].append(part)
-    return [history.of_run(run, by_run[run.pk], parts[run.pk]) for run in runs]
+    uncounted = [one.pk for found in by_run.values() for one in found if not history.kept(one)]
+    parts: dict[int, list[history.Part]] = {pk: [] for pk in uncounted}
+    for part in _parts(uncounted):
+        parts[part.round].append(part)
+    return [history.of_run(run, by_run[run.pk], parts) for run in runs]
 
 
-def _parts(runs: Sequence[Run]) -> Iterator[tuple[int, history.Part]]:
-    rows = Assignment.objects.filter(round__run__in=runs).values_list(
-        "round__run",
+def _parts(rounds: Sequence[int]) -> Iterator[history.Part]:
+    rows = Assignment.objects.filter(round__in=rounds).values_list(
         "round",
         "state",
         "training_at",
@@ -374,9 +377,9 @@ def _parts(runs: Sequence[Run]) -> Iterator[tuple[int, history.Part]]:
         "update__bytes",
         "update__metrics",
     )
-    for run, round_, state, training_at, uploaded_at, name, uuid, *update in rows.iterator():
+    for round_, state, training_at, uploaded_at, name, uuid, *update in rows.iterator():
         began = training_at is not None or uploaded_at is not None
-        yield run, history.Part(round_, state, began, name, str(uuid), *update)
+        yield history.Part(round_, state, began, name, str(uuid), *update)
 
 
 def run_accuracies(runs: Sequence[Run]) -> dict[int, list[float]]:

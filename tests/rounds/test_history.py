@@ -192,6 +192,17 @@ def test_histories_cost_two_queries_however_many_rounds_and_runs(
 
 
 @pytest.mark.django_db
+def test_a_round_that_has_ended_is_counted_once(lived: Run, django_assert_num_queries: Any) -> None:
+    before = selectors.run_history(lived)
+    with django_assert_num_queries(2) as captured:
+        assert selectors.run_history(lived) == before
+    first, second = (line["id"] for line in before["rounds"])
+    assert f"IN ({second})" in captured[1]["sql"], f"and not {first}"
+    ModelVersion.objects.filter(number=2).update(metrics={"accuracy": 0.7})
+    assert selectors.run_history(lived)["rounds"][0]["accuracy"] == 0.7, "measured again"
+
+
+@pytest.mark.django_db
 def test_victor_reads_a_history_by_the_api(victor: User, lived: Run) -> None:
     client = bearing(PersonalToken.objects.issue(victor, "notebook")[1])
     answer = client.get(f"/api/v1/runs/{lived.pk}/history")
