@@ -83,7 +83,7 @@ class Line:
 @page()
 def model(request: HttpRequest, slug: str) -> HttpResponse:
     """What a model serves, where its versions came from, and what it is made of."""
-    found = selectors.model(slug)
+    found, roles = selectors.model(slug), roles_of(request.user)
 
     def build() -> dict[str, Any]:
         versions = list(selectors.versions(slug))
@@ -95,7 +95,7 @@ def model(request: HttpRequest, slug: str) -> HttpResponse:
                 version=one,
                 metrics=[one.metrics.get(name) for name in names],
                 made_by=makers.get(one.pk),
-                decisions=_decisions(one, roles_of(request.user), _IN_TABLE),
+                decisions=_decisions(one, roles, _IN_TABLE),
             )
             for one in versions
         ]

@@ -14,9 +14,16 @@ pytestmark = pytest.mark.keras
 keras = pytest.importorskip("keras")
 layers = keras.layers
 
-from client_sdk import wire  # noqa: E402
+from client_sdk import photo, wire  # noqa: E402
 from client_sdk.architecture import ArchitectureRefused  # noqa: E402
-from models_app import blobs, keras_bridge, open_package, registry, selectors  # noqa: E402
+from models_app import (  # noqa: E402
+    blobs,
+    keras_bridge,
+    open_package,
+    registry,
+    selectors,
+    trying,
+)
 from models_app.errors import (  # noqa: E402
     FedserverError,
     InvalidModel,
@@ -26,6 +33,8 @@ from models_app.errors import (  # noqa: E402
 from models_app.evaluation import Evaluation  # noqa: E402
 from models_app.models import Model, ModelVersion  # noqa: E402
 from models_app.packages import Package, _read  # noqa: E402
+from models_app.trying import Question  # noqa: E402
+from tests.client_sdk.test_photo import file_of, halves  # noqa: E402
 
 Opener = Callable[..., Package]
 
@@ -482,6 +491,46 @@ def test_a_prediction_has_the_versions_own_weights_whatever_is_evaluated(warm: M
         np.testing.assert_array_equal(keras_bridge.predict(first, IMAGES), expected)
         np.testing.assert_allclose(keras_bridge.predict(other, IMAGES), 1 / 3)
         keras_bridge.evaluate(other)
+
+
+@pytest.mark.django_db
+def test_a_photo_is_answered_with_the_numbers_that_a_participant_would_have(opened: Opener) -> None:
+    x = np.random.default_rng(5).integers(0, 17, (12, 8, 8), dtype=np.uint8)
+    x[0, 0, 0] = 16
+    model = trained(small_cnn())
+    package = opened(model, (x, ANSWERS), scale=1 / 16)
+    assert package.input_spec.white == 16.0
+    version = served(package, labels=["a", "b", "c"])
+    content = file_of(halves())
+    told = trying._answer(version.model_id, Question(content, invert=True))
+    example = photo.as_example(content, package.input_spec, invert=True)
+    expected = model(package.input_spec.prepare(example[None])).numpy()[0]
+    assert (told["version"], told["kind"]) == (1, "classes")
+    assert [one["label"] for one in told["scores"]] == ["a", "b", "c"]
+    np.testing.assert_allclose([one["score"] for one in told["scores"]], expected, rtol=1e-5)
+    assert told["seen"].startswith("data:image/png;base64,")
+    assert 0 < told["seconds"] < 5
+
+
+@pytest.mark.django_db
+def test_a_row_is_answered_too(opened: Opener) -> None:
+    model = ends_in(1, "linear", "mean_squared_error")
+    version = served(opened(model))
+    told = trying._answer(version.model_id, Question(b"[1, 2, 3, 4]", is_photo=False))
+    expected = float(model(np.array([[1.0, 2, 3, 4]], np.float32))[0, 0])
+    assert (told["kind"], told["seen"]) == ("values", None)
+    assert told["scores"] == [{"label": "0", "score": pytest.approx(expected, rel=1e-5)}]
+
+
+@pytest.mark.parametrize(
+    ("brightest", "scale", "white"),
+    [(1.0, 1.0, 1.0), (255, 1 / 255, 255.0), (4000, 1.0, 65_535.0), (None, 1 / 16, 16.0)],
+)
+def test_what_white_is_follows_from_the_examples_or_else_from_the_scale(
+    opened: Opener, brightest: float | None, scale: float, white: float
+) -> None:
+    x = None if brightest is None else (np.full((12, 8, 8), brightest), ANSWERS)
+    assert opened(small_cnn(), x, scale=scale).input_spec.white == white
 
 
 def test_a_model_that_was_evaluated_once_is_warm(warm: Model) -> None:
