@@ -51,7 +51,7 @@ class Curves {
     this.#canvas.style.height = `${HEIGHT}px`;
     el.replaceChildren(make("div", { class: "chart curves" },
       this.#canvas, this.#key, this.#heading, this.#list, this.numbers.element));
-    this.#key.append(...KEY.flatMap(([kind, text]) => [sample(kind), text]));
+    this.#key.append(...KEY.map(([kind, text]) => make("span", {}, sample(kind), text)));
     this.picker = pick(this.#canvas, `${word}, by round`, {
       count: () => this.#xs.length,
       at: (x) => this.#at(x),
