@@ -273,7 +273,8 @@ def defaults() -> dict[str, Any]:
 
 def settings_of(run: Run) -> dict[str, Any]:
     """A run's rules by the names of the form's fields, for one that is to be like it."""
-    found = {name: getattr(run, name) for name in defaults() if "." not in name}
+    usual = defaults()
+    found = usual | {name: getattr(run, name) for name in usual if "." not in name}
     asked = {f"hyperparameters.{name}": value for name, value in run.hyperparameters.items()}
     options = {
         option_name(run.strategy, name): value for name, value in run.strategy_options.items()

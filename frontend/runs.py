@@ -32,6 +32,7 @@ from rounds.decisions import RUN
 from rounds.models import Run
 
 PER_PAGE = 25
+MOST_LINES = 100  # of the newest rounds, in the table
 MOST_COMPARED = 5  # lines in one picture that can still be told apart
 ENDED = (Run.State.COMPLETED, Run.State.STOPPED, Run.State.FAILED)
 
@@ -114,7 +115,8 @@ def run(request: HttpRequest, pk: int) -> HttpResponse:
             "round": shown.active[0] if shown.active else None,
             "decisions": possible(RUN, shown, roles_of(request.user)),
             "pictures": {"runs": histories},
-            "lines": lines[::-1],
+            "lines": lines[::-1][:MOST_LINES],
+            "more": max(0, len(lines) - MOST_LINES),
             "compared": others,
             "trouble": trouble(shown, lines),
             "warnings": warnings(shown, facts),

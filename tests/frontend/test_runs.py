@@ -270,6 +270,21 @@ def test_every_rule_is_in_the_table(tiny_model: Model) -> None:
     assert told["Who is chosen"] == "everyone who checks in"
 
 
+def test_a_run_from_before_a_rule_was_known_shows_its_default(tiny_model: Model) -> None:
+    run = lifecycle.create_run(tiny_model, actor="bob")
+    del run.hyperparameters["momentum"]
+    told = {label: value for _, rows in runs.rules_of(run) for label, value in rows}
+    assert told["Momentum"] == 0.0
+
+
+def test_the_table_ends_somewhere(
+    signed_in: SignedIn, victor: User, lived: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "MOST_LINES", 1)
+    seen = text_of(signed_in(victor), f"/runs/{lived.pk}/")
+    assert "And 1 older round: all are in the CSV and JSON files." in seen
+
+
 def test_the_live_part_is_drawn_alone_and_has_no_form(
     signed_in: SignedIn, bob: User, lived: Run
 ) -> None:
