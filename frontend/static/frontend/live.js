@@ -15,11 +15,11 @@
 const PAUSE = 250; // milliseconds before the first attempt to connect again, at most
 const LONGEST_PAUSE = 10_000;
 const OPENING = 8_000; // for one attempt
+const PATIENCE = 4_000; // after which a page that connects again is cut off
 const SILENCE = 30_000; // the server speaks every 10 to 20 seconds: after this it is gone
 const POLL = 2_000;
 const POLL_HIDDEN = 10_000;
 const PAGE = 500; // lines of one poll
-const RETRY_WHILE_POLLING = 15_000;
 const ENDED = { signedOut: 4401, otherJournal: 4409 };
 const POLLED = ["model", "run", "round", "participant"]; // the subjects that a poll can be about
 
@@ -76,7 +76,8 @@ class Connection {
   #position = 0; // up to which the socket has told
   #failures = 0;
   #polling = false; // asking over HTTP, between attempts to open a socket
-  #attempt; // timers
+  #patience; // timers
+  #attempt;
   #watchdog;
   #poll;
   #asking = null; // the request under way
@@ -177,8 +178,7 @@ class Connection {
     // somebody is signed in, HTTP has the last word.
     const blocked = this.#failures > 1 || code === ENDED.signedOut;
     if (blocked && !this.#polling) this.#startPolling();
-    const pause = Math.min(LONGEST_PAUSE, PAUSE * 2 ** (this.#failures - 1));
-    this.#again(this.status === "polling" ? RETRY_WHILE_POLLING : pause);
+    this.#again(Math.min(LONGEST_PAUSE, PAUSE * 2 ** (this.#failures - 1)));
   }
 
   #again(milliseconds) {
@@ -250,7 +250,7 @@ class Connection {
     const { events, next } = await answer.json();
     if (signal.aborted) return POLL;
     if (this.status !== "polling") {
-      this.#again(this.status === "offline" ? 0 : RETRY_WHILE_POLLING); // it is there again
+      if (this.status === "offline") this.#again(0); // the server is there again
       this.#tell("polling");
     }
     this.#deliver(events, next);
@@ -269,6 +269,8 @@ class Connection {
     if (status === this.status) return;
     if (!["connecting", "offline"].includes(this.status)) this.since = new Date();
     this.status = status;
+    clearTimeout(this.#patience);
+    if (status === "connecting") this.#patience = setTimeout(() => this.#tell("offline"), PATIENCE);
     for (const listener of this.#listeners) safely(() => listener.onStatus?.(status));
   }
 }

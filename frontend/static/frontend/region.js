@@ -3,7 +3,7 @@
 // When an event comes that it cares for, it asks the server for this part alone and morphs it in:
 // focus, selection, scroll, opened details and what has been typed stay. Attributes:
 //
-//   kinds   kinds of events, and families of kinds (`run.`: all of a run's lines); none: all
+//   kinds   kinds of events, and families of kinds (`run.`: all of a run's lines); none: all lines
 //   model, version, run, round, assignment, participant   an id that events must carry
 //   cursor  the journal's head when it was drawn; without it, it is asked for at once
 //   src     another address than the page's own to ask
@@ -46,7 +46,7 @@ class Live extends HTMLElement {
     this.#listener = connect({
       after: cursor,
       subjects: this.#subjects(),
-      kinds: (this.getAttribute("kinds") ?? "").split(/\s+/).filter(Boolean),
+      kinds: this.#kinds(),
       onEvents: (events) => this.#hear(events),
     });
   }
@@ -62,6 +62,10 @@ class Live extends HTMLElement {
     this.#asking = null;
   }
 
+  #kinds() {
+    return (this.getAttribute("kinds") ?? "").split(/\s+/).filter(Boolean);
+  }
+
   #subjects() {
     const told = SUBJECTS.filter((name) => this.hasAttribute(name));
     return Object.fromEntries(told.map((name) => [name, Number(this.getAttribute(name))]));
@@ -69,7 +73,7 @@ class Live extends HTMLElement {
 
   #hear(events) {
     this.#heard = Math.max(this.#heard, ...events.map((one) => one.id ?? 0));
-    const passing = events.some((one) => one.id === null);
+    const passing = events.some((one) => one.id === null && this.#kinds().includes(one.kind));
     if (passing || this.#heard > this.#seen) this.#want();
   }
 
@@ -146,12 +150,12 @@ function beforeNodeMorphed(old, fresh) {
   return false;
 }
 
-// What the reader has opened, ticked or typed is theirs.
+// What the reader has opened, ticked or typed is theirs. Styles are those of scripts: the server
+// sends none.
 function beforeAttributeUpdated(name, element) {
+  if (name === "style") return false;
   if (element.matches("details, dialog")) return name !== "open";
-  if (element.matches("option")) {
-    return name !== "selected" || element.selected === element.defaultSelected;
-  }
+  if (element.matches("option")) return name !== "selected";
   if (!element.matches("input, textarea")) return true;
   if (name === "checked") return element.checked === element.defaultChecked;
   if (name !== "value") return true;
