@@ -19,7 +19,7 @@ from django.db.models import DateTimeField, QuerySet
 from django.forms import CheckboxSelectMultiple, Form, SplitDateTimeField
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.urls import NoReverseMatch, path, reverse
+from django.urls import path, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.text import capfirst
@@ -96,10 +96,7 @@ def dashboard(name: str, *args: object) -> str:
         name: Of the page, such as `run`.
         *args: What the address names.
     """
-    try:
-        return reverse(f"frontend:{name}", args=args)
-    except NoReverseMatch:
-        return ""
+    return reverse(f"frontend:{name}", args=args)
 
 
 def state_chip(state: str) -> SafeString:
@@ -196,10 +193,8 @@ class RoleAdmin(admin.ModelAdmin):
         return (*columns, "on_dashboard") if callable(self.view_on_site) else columns
 
     @admin.display(description="dashboard")
-    def on_dashboard(self, row: Any) -> SafeString | str:
+    def on_dashboard(self, row: Any) -> SafeString:
         """A way to the row's page among the pages for everyone."""
-        if not self.view_on_site(row):
-            return "-"
         words = '<a href="{}">Open<span class="hidden-but-read"> {}</span></a>'
         return format_html(words, self.view_on_site(row), row)
 
