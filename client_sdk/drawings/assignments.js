@@ -209,11 +209,10 @@ class Row {
   }
 
   draw(one, state, time, detail) {
-    const same = this.#shown.one === one && this.#shown.norms === state.norms;
-    if (!same) {
-      this.#shown = { one, norms: state.norms };
-      this.#drawOnce(one, state);
-    }
+    const { one: before, norms, open } = this.#shown;
+    if (before === one && norms === state.norms && open === this.open && !open) return;
+    this.#shown = { ...this.#shown, one, norms: state.norms, open: this.open };
+    this.#drawOnce(one, state);
     set(this.why, { "aria-expanded": String(this.open), hidden: !isIll(one) });
     if (this.open) this.#drawDetail(one, detail);
     this.tick(one, state, time);

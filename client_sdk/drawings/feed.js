@@ -3,7 +3,7 @@
 // `data` is the state of a round, `links` may have a pattern for "participant". Many lines of a kind in
 // a row become one that opens.
 import { h, place, say, set } from "./dom.js";
-import { count, timeOfDay } from "./numbers.js";
+import { count, inFull, timeOfDay } from "./numbers.js";
 import { tell } from "./sentences.js";
 
 const MANY = 3;
@@ -68,7 +68,7 @@ class Entry {
   draw(group, uuids, links) {
     if (this.#size === group.length) return;
     const [first, newest] = [group[0], group.at(-1)];
-    set(this.time, { datetime: newest.at, title: new Date(newest.at).toLocaleString() });
+    set(this.time, { datetime: newest.at, title: inFull(newest.at) });
     say(this.time, timeOfDay(newest.at));
     set(this.element, { "data-tone": TONES[first.kind.split(".")[1]] ?? null, "data-kind": first.kind });
     if (group.length > 1) this.#drawMany(group);

@@ -58,10 +58,21 @@ export function ago(seconds) {
 /** 14:03:27, with the day where it is not today's. */
 export function timeOfDay(moment, now = Date.now(), { seconds = true } = {}) {
   const date = new Date(moment);
-  const format = { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
-  if (seconds) format.second = "2-digit";
-  if (date.toDateString() !== new Date(now).toDateString()) Object.assign(format, { day: "numeric", month: "short" });
-  return date.toLocaleString(undefined, format);
+  const today = date.toDateString() === new Date(now).toDateString();
+  const options = { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
+  if (seconds) options.second = "2-digit";
+  if (!today) Object.assign(options, { day: "numeric", month: "short" });
+  return formatter(`${seconds}${today}`, options).format(date);
+}
+
+/** The whole of a moment, for a title. */
+export const inFull = (moment) => formatter("full", { dateStyle: "medium", timeStyle: "medium" }).format(new Date(moment));
+
+const formatters = new Map(); // each costs more than a hundred uses of it
+
+function formatter(name, options) {
+  if (!formatters.has(name)) formatters.set(name, new Intl.DateTimeFormat(undefined, options));
+  return formatters.get(name);
 }
 
 export const plural = (number, one, many) => (number === 1 ? one : many);

@@ -85,8 +85,9 @@ class Cockpit extends HTMLElement {
     if (state === this.#state) return;
     this.#state = state;
     if (this.#drawing) return;
-    this.#drawing = true; // once a frame, however much comes
-    requestAnimationFrame(() => this.#draw());
+    this.#drawing = true; // once a frame, however much comes; less often where that is much to draw
+    const pause = Math.min(1000, state.assignments.length / 2) - 50;
+    setTimeout(() => requestAnimationFrame(() => this.#draw()), Math.max(0, pause));
   }
 
   // The server cannot have said something before it happened: our clock is behind by that at least.
