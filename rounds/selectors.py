@@ -64,6 +64,7 @@ def rounds() -> QuerySet[Round]:
     states = {state: Count("assignments", filter=Q(assignments__state=state)) for state in Place}
     return (
         _light(Round.objects.select_related("base", "version"), "run__model")
+        .defer("base__confusion", "version__confusion")
         .annotate(
             invited_count=Count("assignments"),
             **{f"{state}_count": count for state, count in states.items() if state != "invited"},

@@ -36,7 +36,7 @@ function shapeOf({ stage, origin }) {
 }
 
 function said(version, metric) {
-  const parts = [`Version ${version.number}`, version.stage === "published" ? "served" : version.stage];
+  const parts = [`v${version.number}`, version.stage === "published" ? "served" : version.stage];
   if (version.origin === "rollback") parts.push(`a rollback to v${version.parent}`);
   else if (version.made_by) parts.push(`made by ${version.made_by}`);
   else parts.push(version.origin);

@@ -50,7 +50,8 @@ def bomb(width: int, height: int) -> bytes:
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
 def test_five_formats_are_opened(kind: str) -> None:
     example = photo.as_example(file_of(halves(), kind), BYTES)
-    assert (example.shape, example.dtype) == ((4, 4, 3), np.uint8)
+    assert example.shape == (4, 4, 3)
+    assert example.dtype == np.uint8
     assert example[:, 0].max() < 12
     assert example[:, 3].min() > 243
 
@@ -88,7 +89,8 @@ def test_sixteen_bits_a_pixel_are_not_cut_off() -> None:
 
 def test_bytes_become_values_as_the_models_own_examples_have_them() -> None:
     example = photo.as_example(file_of(halves(20, 20)), DIGITS)
-    assert (example.dtype, example.min(), example.max()) == (np.float32, 0.0, 16.0)
+    assert example.dtype == np.float32
+    assert (example.min(), example.max()) == (0.0, 16.0)
     inputs = DIGITS.prepare(example[None])
     assert (inputs.shape, inputs.min(), inputs.max()) == ((1, 8, 8, 1), 0.0, 1.0)
 

@@ -16,6 +16,7 @@ from rest_framework.test import APIClient
 
 from client_sdk import wire
 from models_app import blobs, registry
+from models_app.evaluation import Evaluation
 from models_app.models import Model, ModelVersion
 from models_app.packages import Package
 
@@ -114,6 +115,15 @@ def test_versions_are_listed_newest_first_and_filtered(
     assert page["results"][0]["parent"] == 1
     assert viewer.get("/api/v1/models/digits/versions?stage=published").json()["count"] == 1
     assert viewer.get("/api/v1/models/digits/versions?stage=best").status_code == 400
+
+
+def test_a_version_shows_who_is_taken_for_whom_and_a_list_does_not(api: Api, digits: Model) -> None:
+    counts = [[8, 2], [0, 10]]
+    registry.record_metrics(registry.served(digits.pk), Evaluation({"accuracy": 0.9}, counts))
+    viewer = api("charlie", "viewer")
+    assert viewer.get("/api/v1/models/digits/versions/1").json()["confusion"] == counts
+    listed = viewer.get("/api/v1/models/digits/versions").json()["results"][0]
+    assert (listed["number"], "confusion" in listed) == (1, False)
 
 
 @pytest.mark.parametrize(

@@ -511,6 +511,8 @@ def test_progress_by_names_that_no_database_takes(knock: Knock) -> None:
         ({"Content-Length": str(10**9), "Content-Type": "application/json"}, 413),
         ({"Content-Length": str(10**12), "Content-Type": "multipart/form-data; boundary=x"}, 413),
         ({"Transfer-Encoding": "chunked", "Content-Type": "application/json"}, 411),
+        ({"Content-Length": str(11 * 2**20), "Content-Type": "image/jpeg"}, 413),
+        ({"Content-Length": str(9 * 2**20), "Content-Type": "image/jpeg"}, 401),
     ],
 )
 def test_what_goes_to_django_is_bounded_before_it_is_read(
