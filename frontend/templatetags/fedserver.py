@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 
 from django import template
-from django.urls import NoReverseMatch, reverse
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
@@ -15,16 +15,21 @@ _UNITS = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
 @register.simple_tag(takes_context=True)
-def place(context: Any, name: str, label: str) -> SafeString:
-    """An entry of the navigation, marked where one is."""
-    try:
-        address = reverse(f"frontend:{name}")
-    except NoReverseMatch:
-        return SafeString("")
+def place(context: Any, name: str, label: str, *also: str) -> SafeString:
+    """An entry of the navigation, marked where one is.
+
+    Args:
+        context: With the request.
+        name: Of its address.
+        label: What is shown.
+        *also: First parts of other addresses that belong to it, such as `rounds`.
+    """
+    root, address = reverse("frontend:overview"), reverse(f"frontend:{name}")
     path = context["request"].path
-    here = path == address if name == "overview" else path.startswith(address)
-    current = mark_safe(' aria-current="page"') if here else ""
-    return format_html('<li><a href="{}"{}>{}</a></li>', address, current, label)
+    here = (address, *(f"{root}{part}/" for part in also))
+    current = path == root if address == root else path.startswith(here)
+    mark = mark_safe(' aria-current="page"') if current else ""
+    return format_html('<li><a href="{}"{}>{}</a></li>', address, mark, label)
 
 
 @register.filter
