@@ -59,11 +59,18 @@ class RunCard:
 
     run: Run
     round: Any
-    filling: Filling | None
+    filling: Filling
 
     @classmethod
     def of(cls, run: Run, round_: Any) -> "RunCard":
-        return cls(run, round_, round_ and _filling(run, round_))
+        return cls(run, round_, _filling(run, round_) if round_ else _between(run))
+
+
+def _between(run: Run) -> Filling:
+    """What there is to say while no round is open."""
+    paused = run.state == Run.State.PAUSED
+    words = f"Paused: {run.reason}" if paused and run.reason else "Paused" if paused else ""
+    return Filling(0, 1, None, words or "Its next round opens by itself")
 
 
 def _filling(run: Run, round_: Any) -> Filling:

@@ -145,7 +145,7 @@ def test_a_count_down_is_drawn_by_the_server(published: Run, victor: User) -> No
 
 def test_a_draft_can_be_started_by_who_may(tiny_model: Model, bob: User, victor: User) -> None:
     draft = lifecycle.create_run(tiny_model, name="autumn", actor="bob")
-    link = f'href="/runs/{draft.pk}/start/"'
+    link = f'href="/runs/{draft.pk}/start/?next=/"'
     assert link in at(bob).get("/").content.decode()
     assert link not in at(victor).get("/").content.decode()
 
@@ -154,7 +154,7 @@ def test_a_paused_run_can_be_resumed_by_who_may(published: Run, bob: User, victo
     lifecycle.pause_run(published.pk, actor="bob", reason="holidays")
     round_ = published.rounds.get(phase="selecting")
     lifecycle.cancel_round(round_.pk, actor="bob")
-    link = f'href="/runs/{published.pk}/resume/"'
+    link = f'href="/runs/{published.pk}/resume/?next=/"'
     assert link in at(bob).get("/").content.decode()
     assert "Paused: holidays" in text(at(victor).get("/"))
     assert link not in at(victor).get("/").content.decode()
