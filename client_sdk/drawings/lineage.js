@@ -9,7 +9,7 @@
 // One version at a time can be reached by Tab, the others by the arrow keys; Enter opens it.
 import { formats, make, onWidth, ticks, write } from "./chart.js";
 
-const COLUMN = { least: 18, most: 110 };
+const COLUMN = { least: 18, most: 200 };
 const EDGE = 24; // beside the first and the last column
 const ARC = { least: 16, most: 64 };
 const DROP = 34; // from the trunk to what hangs below
@@ -125,7 +125,7 @@ class Lineage {
     const above = Math.max(16, ...arcs.map((arc) => arc.height + 12));
     const hangs = versions.some((one) => !isTrunk(one)) ? DROP : 0;
     const y = (version) => above + (isTrunk(version) ? 0 : DROP);
-    const plot = { top: above + hangs + 44, height: this.#metric ? PLOT : 0 };
+    const plot = { top: above + hangs + 50, height: this.#metric ? PLOT : 0 };
     const size = { width: Math.round(2 * EDGE + (count - 1) * step), height: plot.top + plot.height + 26 };
     for (const [name, value] of Object.entries(size)) this.svg.setAttribute(name, value);
     this.#drawEdges(x, y, above, arcs);
@@ -189,7 +189,7 @@ class Lineage {
     const digits = Math.max(0, -Math.floor(Math.log10(unit)));
     this.axis.replaceChildren(make("span", { class: "lineage-metric" }, this.#metric.replaceAll("_", " ")), ...marks.map((mark) => make("span", {}, mark.toFixed(digits))));
     marks.forEach((mark, place) => (this.axis.children[place + 1].style.top = `${scale(mark)}px`));
-    this.axis.children[0].style.top = `${plot.top - 20}px`;
+    this.axis.children[0].style.top = `${plot.top - 32}px`;
     const course = this.#versions.filter((one) => isTrunk(one) && one.metrics[this.#metric] !== undefined);
     this.lines.course.setAttribute("d", course.map((one, place) => `${place ? "L" : "M"}${x.get(one.number)} ${scale(one.metrics[this.#metric])}`).join(""));
     return (version) => (version.metrics[this.#metric] === undefined ? null : scale(version.metrics[this.#metric]));
