@@ -4,6 +4,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 from django.urls import reverse
@@ -12,7 +14,7 @@ from frontend import advice
 from journal import events
 from models_app.models import ModelVersion
 from rounds import clock, overview
-from rounds.models import Assignment, JoinCode, Round, Run
+from rounds.models import JoinCode, Round, Run
 
 Phase = Round.Phase
 
@@ -58,6 +60,7 @@ def notices(runs: Sequence[Run], rounds: Mapping[int, Any], online: int) -> list
         *(_retrying(run, lost) for run in runs if run.failures),
         *_too_few(runs, rounds, online),
         *_failed_rounds(one for one in lost if one.run_id not in told_of),
+        *_failing(overview.failing()),
         *_set_aside(overview.quarantined(now)),
         *map(_undecided, overview.undecided_versions()),
         *_unseen(list(overview.unseen(now))),
@@ -150,22 +153,39 @@ def _failed_rounds(lost: Iterable[Round]) -> Iterator[Notice]:
         )
 
 
-def _set_aside(found: Iterable[Assignment]) -> Iterator[Notice]:
-    by_round: dict[Round, list[Assignment]] = defaultdict(list)
-    for assignment in found:
-        by_round[assignment.round].append(assignment)
-    for round_, assignments in by_round.items():
-        names = _enumerated([one.participant.name for one in assignments], len(assignments))
-        updates = "The update" if len(assignments) == 1 else f"{len(assignments)} updates"
+def _failing(found: Iterable[Any]) -> Iterator[Notice]:
+    for round_, some, names in _by_round(found):
         yield Notice(
             "warning",
-            f"{updates} of {names} {'was' if len(assignments) == 1 else 'were'} set aside in "
+            f"{names} failed in {_name(round_, begins=False)}, which is under way",
+            some[0].reason,
+            reverse("frontend:round", args=[round_.pk]),
+            "See what happened to them",
+            at=some[0].ended_at,
+        )
+
+
+def _set_aside(found: Iterable[Any]) -> Iterator[Notice]:
+    for round_, some, names in _by_round(found):
+        one = some[0].total == 1
+        updates = "The update" if one else f"{some[0].total} updates"
+        yield Notice(
+            "warning",
+            f"{updates} of {names} {'was' if one else 'were'} set aside in "
             f"{_name(round_, begins=False)}",
-            assignments[0].reason,
+            some[0].reason,
             reverse("frontend:round", args=[round_.pk]),
             "Look at the round",
-            at=assignments[0].ended_at,
+            at=some[0].ended_at,
         )
+
+
+def _by_round(found: Iterable[Any]) -> Iterator[tuple[Round, list[Any], str]]:
+    """Each round, some of its assignments, and whose all of them are."""
+    for round_, some in groupby(found, key=attrgetter("round")):
+        assignments = list(some)
+        names = [one.participant.name for one in assignments]
+        yield round_, assignments, _enumerated(names, assignments[0].total)
 
 
 def _undecided(version: ModelVersion) -> Notice:
@@ -211,12 +231,11 @@ def _name(round_: Round, *, begins: bool = True) -> str:
     return f"{'Round' if begins else 'round'} {round_.number} of {round_.run}"
 
 
-def _enumerated(names: Sequence[str], total: int, most: int = 3) -> str:
-    """Names as in a sentence: "charlie, dora and 3 more"."""
-    shown = list(names[:most])
-    if total > len(shown):
-        return f"{', '.join(shown)} and {total - len(shown)} more"
-    return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
+def _enumerated(names: Sequence[str], total: int) -> str:
+    """Some names of so many, as in a sentence: "charlie, dora and 3 more"."""
+    if total > len(names):
+        return f"{', '.join(names)} and {total - len(names)} more"
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def _counted(number: int, one: str, many: str = "") -> str:

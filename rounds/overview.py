@@ -18,6 +18,7 @@ LATELY = timedelta(days=1)  # what went wrong longer ago is history
 FAILED_LATELY = timedelta(days=7)  # a run that failed stays in mind longer
 UNHEARD = timedelta(seconds=60)  # a round that waited so long for a worker waits in vain
 MOST = 20  # rows of one kind on the page
+SOME = 3  # names in a sentence
 TREND = 30  # versions in a small picture
 
 
@@ -95,11 +96,28 @@ def failed_rounds(now: datetime) -> QuerySet[Round]:
     return found.select_related("run").defer("diagnostics").order_by("-ended_at")[:MOST]
 
 
+def failing() -> QuerySet[Assignment]:
+    """Of each round under way some that failed or were rejected, and not by a decision."""
+    states = (Assignment.State.FAILED, Assignment.State.REJECTED)
+    found = Assignment.objects.filter(round__phase__in=Round.ACTIVE, state__in=states)
+    return _some_of_each_round(found.exclude(code__startswith="participant_"))
+
+
 def quarantined(now: datetime) -> QuerySet[Assignment]:
-    """Assignments whose updates were set aside lately, the last one first."""
+    """Of each round some whose updates were set aside lately."""
     found = Assignment.objects.filter(state=Assignment.State.QUARANTINED)
-    found = found.filter(ended_at__gte=now - LATELY).select_related("participant", "round__run")
-    return found.defer("round__diagnostics").order_by("-ended_at")[:MOST]
+    return _some_of_each_round(found.filter(ended_at__gte=now - LATELY))
+
+
+def _some_of_each_round(found: QuerySet[Assignment]) -> QuerySet[Assignment]:
+    """The last few of each round, with how many there are of them in all."""
+    last_first = (F("ended_at").desc(), F("pk").desc())
+    found = found.annotate(
+        total=Window(Count("*"), partition_by="round"),
+        place=Window(RowNumber(), partition_by="round", order_by=last_first),
+    ).filter(place__lte=SOME)
+    found = found.select_related("participant", "round__run").defer("detail", "round__diagnostics")
+    return found.order_by("-round", "place")[:MOST]
 
 
 def unseen(now: datetime) -> QuerySet[Participant]:
@@ -107,7 +125,7 @@ def unseen(now: datetime) -> QuerySet[Participant]:
     seen = Coalesce("last_seen_at", "enrolled_at")
     found = Participant.objects.filter(state=Participant.State.ACTIVE)
     found = found.annotate(seen=seen).filter(seen__lt=now - LATELY)
-    return found.annotate(total=Window(Count("*"))).order_by("name")[:3]
+    return found.annotate(total=Window(Count("*"))).order_by("name")[:SOME]
 
 
 def expiring_join_codes(now: datetime) -> QuerySet[JoinCode]:

@@ -25,7 +25,7 @@ from tests.rounds.updates import all_check_in, carry, upload
 
 pytestmark = pytest.mark.django_db
 Enrol = Callable[..., Enrolled]
-QUERIES = 28
+QUERIES = 29
 
 
 def at(user: User) -> Client:
@@ -286,6 +286,33 @@ def test_updates_that_were_set_aside_are_named_by_round(published: Run, victor: 
         what.startswith("2 updates of ") and what.endswith("were set aside in round 1 of autumn")
         for what in notices(victor)
     )
+
+
+def test_who_fails_in_a_round_under_way_is_named(
+    published: Run, enrolled: Enrol, victor: User
+) -> None:
+    for name in ("emil", "frida", "gustav"):
+        enrolled(name)
+    for one in Participant.objects.all():
+        lifecycle.check_in(one)
+    parts = published.rounds.get(number=2).assignments.order_by("participant")
+    for part, name in zip(parts, ("charlie", "dora", "emil", "frida"), strict=False):
+        assert part.participant.name == name
+        lifecycle.fail(part.participant, part.pk, code="training_failed", reason="no memory")
+        if name == "dora":
+            assert "dora and charlie failed in round 2 of autumn, which is under way" in (
+                notices(victor)
+            )
+    what = "frida, emil, dora and 1 more failed in round 2 of autumn, which is under way"
+    assert what in notices(victor)
+    assert "no memory" in text(at(victor).get("/"))
+
+
+def test_who_was_suspended_has_not_failed(published: Run, victor: User) -> None:
+    for one in Participant.objects.all():
+        lifecycle.check_in(one)
+    enrolment.suspend(Participant.objects.get(name="dora"), actor="bob")
+    assert not [what for what in notices(victor) if "under way" in what]
 
 
 def test_who_was_not_seen_for_a_day_is_missed(enrolled: Enrol, victor: User) -> None:
