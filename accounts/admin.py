@@ -20,6 +20,7 @@ from django.forms import CheckboxSelectMultiple, Form, SplitDateTimeField
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
+from django.utils.functional import cached_property
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.text import capfirst
@@ -57,26 +58,49 @@ def list_link(page: str, text: object, **narrowed: object) -> SafeString:
     return format_html('<a href="{}">{}</a>', address, text)
 
 
-def linked(name: str, title: str = "") -> Callable[[Any], SafeString | str]:
+class Linked:
     """A cell that leads to the row that a foreign key names.
 
     Args:
-        name: Of the foreign key, or a path to it such as `round__run`.
-        title: Of the column; the last part of the name when empty.
+        path: Of the foreign key: its name, or a path to it such as `round__run`.
+        title: Of the column; the last part of the path when empty.
     """
 
-    def cell(row: Any) -> SafeString | str:
-        for part in name.split("__"):
-            row = getattr(row, part, None)
-            if row is None:
-                return "-"
-        meta = row._meta
-        return row_link(f"{meta.app_label}_{meta.model_name}", row.pk, row)
+    def __init__(self, path: str, title: str = "") -> None:
+        self.path = self.admin_order_field = path
+        self.short_description = title or path.rpartition("__")[2].replace("_", " ")
+        self.__name__ = f"{path}_link"
 
-    cell.__name__ = f"{name}_link"
-    return admin.display(
-        cell, description=title or name.rpartition("__")[2].replace("_", " "), ordering=name
-    )
+    def __call__(self, row: Any) -> SafeString | str:
+        found = self.row(row)
+        if found is None:
+            return "-"
+        meta = found._meta
+        return row_link(f"{meta.app_label}_{meta.model_name}", found.pk, found)
+
+    def row(self, row: Any) -> Any:
+        """What the key names, or None."""
+        for part in self.path.split("__"):
+            row = getattr(row, part, None)
+        return row
+
+    def table(self, model: Any) -> Any:
+        """The model that it leads to from this one."""
+        for part in self.path.split("__"):
+            model = model._meta.get_field(part).related_model
+        return model
+
+    @cached_property
+    def plain(self) -> "Linked":
+        """The same for those who may not go there."""
+        return Named(self.path, self.short_description)
+
+
+class Named(Linked):
+    """A cell that only names the row."""
+
+    def __call__(self, row: Any) -> str:
+        return str(self.row(row) or "-")
 
 
 def chip(name: str) -> Callable[[Any], SafeString]:
@@ -189,8 +213,15 @@ class RoleAdmin(admin.ModelAdmin):
     # Where else
 
     def get_list_display(self, request: HttpRequest) -> Any:
-        columns = super().get_list_display(request)
+        columns = [self.opened(request, one) for one in super().get_list_display(request)]
         return (*columns, "on_dashboard") if callable(self.view_on_site) else columns
+
+    def opened(self, request: HttpRequest, cell: Any) -> Any:
+        """A cell as this person may have it: who may not look at rows is shown no way to them."""
+        if not isinstance(cell, Linked):
+            return cell
+        room = self.admin_site.get_model_admin(cell.table(self.model))
+        return cell if room.has_view_permission(request) else cell.plain
 
     @admin.display(description="dashboard")
     def on_dashboard(self, row: Any) -> SafeString:
@@ -414,11 +445,14 @@ class PersonAdmin(RoleAdmin, UserAdmin):
         return "operator" if "operator" in names else "viewer"
 
 
+OWNER = Linked("user")
+
+
 @admin.register(PersonalToken)
 class PersonalTokenAdmin(RoleAdmin):
     """Everyone's own tokens; owners see all."""
 
-    list_display = ("label", "user", "created_at", "expires_at", "last_used_at")
+    list_display = ("label", OWNER, "created_at", "expires_at", "last_used_at")
     search_fields = ("label", "user__username")
     list_filter = ("expires_at", "last_used_at")
     list_select_related = ("user",)
@@ -428,7 +462,8 @@ class PersonalTokenAdmin(RoleAdmin):
     decisions = TOKEN
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        return (*self.fields, "user", "created_at", "last_used_at") if obj else self.fields
+        made = (self.opened(request, OWNER), "created_at", "last_used_at")
+        return (*self.fields, *made) if obj else self.fields
 
     def get_queryset(self, request: HttpRequest) -> Any:
         tokens = super().get_queryset(request)

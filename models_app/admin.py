@@ -9,7 +9,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
-from accounts.admin import Related, RoleAdmin, chip, dashboard, linked, list_link, row_link
+from accounts.admin import Linked, Related, RoleAdmin, chip, dashboard, list_link, row_link
 from accounts.roles import OPERATORS
 from models_app import decisions, registry, selectors, uploads
 from models_app.errors import FedserverError
@@ -163,7 +163,7 @@ class ModelVersionAdmin(RoleAdmin):
     list_display = (
         "name",
         chip("stage"),
-        linked("model"),
+        Linked("model"),
         "origin",
         "quality",
         "parent_link",

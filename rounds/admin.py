@@ -13,12 +13,12 @@ from django.utils.safestring import SafeString
 
 from accounts.admin import (
     ByWord,
+    Linked,
     Moment,
     Related,
     RoleAdmin,
     chip,
     dashboard,
-    linked,
     list_link,
     row_link,
 )
@@ -44,6 +44,9 @@ class ByModel(admin.AllValuesFieldListFilter):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.title = "model"
+
+
+CREATOR, JOIN_CODE = Linked("created_by"), Linked("join_code")
 
 
 class VerbAdmin(RoleAdmin):
@@ -136,11 +139,11 @@ class JoinCodeAdmin(MakingAdmin):
     related = (Related("who enrolled with it", "rounds_participant", "join_code__id__exact"),)
     list_display = (
         "__str__",
-        linked("model"),
+        Linked("model"),
         "used",
         "expires_at",
         "withdrawn_at",
-        linked("created_by"),
+        CREATOR,
         "created_at",
     )
     list_filter = ("expires_at", "withdrawn_at", ("model__slug", ByModel))
@@ -155,7 +158,8 @@ class JoinCodeAdmin(MakingAdmin):
         return (*NewJoinCodeForm.Meta.fields, *self.get_readonly_fields(request, obj))
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        return ("used", "withdrawn_at", "created_by", "created_at") if obj else ()
+        made = ("used", "withdrawn_at", self.opened(request, CREATOR), "created_at")
+        return made if obj else ()
 
     @admin.display(description="used", ordering="uses")
     def used(self, code: JoinCode) -> str:
@@ -187,22 +191,24 @@ class ParticipantAdmin(VerbAdmin):
     list_display = (
         "name",
         chip("state"),
-        linked("model"),
+        Linked("model"),
         "invited",
         "accepted",
         "last_seen_at",
         "enrolled_at",
-        linked("join_code", "join code"),
+        JOIN_CODE,
     )
     list_filter = ("state", ("model__slug", ByModel), "last_seen_at", "enrolled_at")
     search_fields = ("name", "uuid", "public_key")
     date_hierarchy = "enrolled_at"
     lookups = ("join_code__id__exact", "model__id__exact")
     exclude = ("join_code",)
-    readonly_fields = ("uuid", "invited", "accepted", "code_link")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Participant]:
         return selectors.participants()
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        return ("uuid", "invited", "accepted", self.opened(request, JOIN_CODE))
 
     def view_on_site(self, participant: Participant) -> str:
         return dashboard("participant", participant.uuid)
@@ -216,17 +222,12 @@ class ParticipantAdmin(VerbAdmin):
     def accepted(self, participant: Any) -> int:
         return int(participant.accepted_count)
 
-    @admin.display(description="join code")
-    def code_link(self, participant: Participant) -> SafeString | str:
-        code = participant.join_code
-        return row_link("rounds_joincode", code.pk, code) if code else "-"
-
 
 @admin.register(ParticipantToken)
 class ParticipantTokenAdmin(RoleAdmin):
     """Which participants hold a token now, and until when."""
 
-    list_display = ("__str__", linked("participant"), "expires_at")
+    list_display = ("__str__", Linked("participant"), "expires_at")
     fields = ("participant", "expires_at")
     list_select_related = ("participant",)
     list_filter = ("expires_at",)
@@ -289,7 +290,7 @@ STANDING = (
     "report",
     "failures",
     "next_round_at",
-    "created_by",
+    CREATOR,
     "created_at",
     "started_at",
     "ended_at",
@@ -313,11 +314,11 @@ class RunAdmin(MakingAdmin):
     list_display = (
         "id",
         "name",
-        linked("model"),
+        Linked("model"),
         chip("state"),
         "progress",
         "reason",
-        linked("created_by"),
+        CREATOR,
         "created_at",
     )
     list_display_links = ("id", "name")
@@ -333,7 +334,8 @@ class RunAdmin(MakingAdmin):
         return dashboard("run", run.pk)
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
-        return (("Where it stands", {"fields": STANDING}), *RULES) if obj else RULES
+        standing = [self.opened(request, cell) for cell in STANDING]
+        return (("Where it stands", {"fields": standing}), *RULES) if obj else RULES
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         return ("report",) if obj else ()
@@ -382,7 +384,7 @@ class RoundAdmin(VerbAdmin):
     list_display = (
         "__str__",
         chip("phase"),
-        linked("run"),
+        Linked("run"),
         "invited",
         "uploaded",
         "accepted",
@@ -445,7 +447,7 @@ class RoundAdmin(VerbAdmin):
 class CheckInAdmin(RoleAdmin):
     """Who was there when a round was selecting."""
 
-    list_display = ("id", linked("participant"), linked("round"), "at")
+    list_display = ("id", Linked("participant"), Linked("round"), "at")
     list_select_related = ("participant", "round__run")
     list_filter = ("at",)
     search_fields = ("participant__name", "round__run__name")
@@ -522,9 +524,9 @@ class UpdateAdmin(RoleAdmin):
 
     list_display = (
         "short_digest",
-        linked("assignment"),
-        linked("assignment__participant"),
-        linked("assignment__round"),
+        Linked("assignment"),
+        Linked("assignment__participant"),
+        Linked("assignment__round"),
         "samples",
         "norm",
         "bytes",
