@@ -238,6 +238,7 @@ def _against(found: ModelVersion, other: ModelVersion | None, name: str) -> dict
         "value": other.metrics[name],
         "change": change,
         "size": abs(change),
+        "points": 100 * abs(change),
         "word": word,
     }
 
