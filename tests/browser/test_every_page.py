@@ -205,7 +205,7 @@ def test_news_move_nothing_that_somebody_reads(
     expect(page.locator("fs-connection")).to_have_text("live")
     page.evaluate(WATCH_SHIFTS)
     LIVE[name](scene)
-    page.wait_for_function("() => window.refreshed > 0")
+    expect(page.locator("html")).to_have_attribute("data-refreshed", "yes")
     page.evaluate(SETTLED)
     assert page.evaluate("window.shifted") == []
 
