@@ -137,9 +137,9 @@ def show(report: Report) -> None:
 def measure(it: server.Server, sockets: int, seconds: float, report: Report) -> None:
     """All paces for so many sockets, then the storm."""
     web = psutil.Process(it.pid("web"))
+    first, cookies = head(), sessions(sockets)
     memory, began = server.anonymous_memory(web.pid), time.monotonic()
-    first = head()
-    with audience(it.url, sessions(sockets), first) as there:
+    with audience(it.url, cookies, first) as there:
         connected = time.monotonic() - began
         grown = server.anonymous_memory(web.pid) - memory
         for name, pace in PACES.items():
