@@ -98,8 +98,9 @@ class Inline(HTMLParser):
 
 @pytest.mark.parametrize("file", [file for file in TEMPLATES if file.is_file()], ids=str)
 def test_no_template_of_ours_holds_what_the_policy_refuses(file: Path) -> None:
-    assert Inline(file.read_text()).found == []
-    assert not re.search(r'(?:src|href)="(?:https?:)?//', file.read_text()), "from elsewhere"
+    html = re.sub(r"{[{%].*?[%}]}", "", file.read_text())
+    assert Inline(html).found == []
+    assert not re.search(r'(?:src|href)="(?:https?:)?//', html), "from elsewhere"
 
 
 def test_the_admins_pages_hold_nothing_that_the_policy_refuses(client: Client, alice: User) -> None:
