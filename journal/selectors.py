@@ -7,7 +7,7 @@ from django.db.models import Q, QuerySet
 
 from journal.models import Event
 
-# Too many to read on a first page, and told in the round's own.
+# Not on a first page: too many to read, and told in the round's own; or nobody else's business.
 DETAILS = (
     "assignment.invited",
     "assignment.training",
@@ -17,6 +17,9 @@ DETAILS = (
     "round.taken",
     "version.measuring",
     "version.archived",
+    "token.created",
+    "token.deleted",
+    "person.password_changed",
 )
 
 

@@ -951,6 +951,8 @@ def _fail_round(
     failures = run.failures + 1
     if failures > run.retries:
         sentence = f"{failures} rounds failed in a row, the last one because: {reason}"
+        if failures == 1:
+            sentence = f"Its round failed, and none is tried again: {reason}"
         Run.objects.filter(pk=run.pk, state__in=(RunState.RUNNING, RunState.PAUSED)).update(
             state=RunState.FAILED, reason=sentence, failures=failures, ended_at=clock.now()
         )
