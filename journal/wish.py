@@ -27,7 +27,7 @@ class Told(NamedTuple):
         """From an event as `journal.events.as_json` gives it."""
         kind = document["kind"]
         subjects = {name: document[name] for name in SUBJECTS if name in document}
-        text = json.dumps(document, separators=(",", ":"), ensure_ascii=False)
+        text = json.dumps(document, separators=(",", ":"))
         return cls(document["id"], kind, kind.partition(".")[0] + ".", subjects, text)
 
 

@@ -92,3 +92,8 @@ def test_passing_news_are_for_those_who_name_them() -> None:
     assert Wish.of({}).takes(hint)
     assert Wish.of({"kinds": ["assignment.progress"]}).takes(hint)
     assert not Wish.of({"kinds": ["assignment."]}).takes(hint)
+
+
+def test_what_no_encoding_takes_reaches_the_pages_all_the_same() -> None:
+    one = Told.of({"id": 1, "kind": "run.paused", "reason": "half a pair: \ud83d", "data": {}})
+    assert b"half a pair" in one.text.encode()
