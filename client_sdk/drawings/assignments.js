@@ -102,7 +102,8 @@ class Table {
       if (row.open) nodes.push(row.detail);
     }
     place(this.body, nodes);
-    set(this.scroller, { hidden: !state.assignments.length });
+    const { length } = state.assignments;
+    set(this.scroller, { hidden: !length, "data-many": length > 30 });
     say(this.note, state.assignments.length ? "" : nobody(state));
   }
 

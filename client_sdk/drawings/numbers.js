@@ -9,7 +9,7 @@ export const count = (value) => String(Math.round(value)).replace(/\B(?=(\d{3})+
 export function metric(value) {
   if (value === null || value === undefined || !Number.isFinite(value)) return "";
   const size = Math.abs(value);
-  if (size !== 0 && (size < 1e-3 || size >= 1e5)) return value.toExponential(1);
+  if (size !== 0 && (size < 0.01 || size >= 1e5)) return value.toExponential(1);
   return size >= 100 ? value.toFixed(0) : value.toPrecision(3);
 }
 

@@ -44,7 +44,7 @@ function step() {
   const took = h("span", { class: "fs-phase-took" });
   const fill = h("span", { class: "fs-phase-fill" });
   const track = h("span", { class: "fs-phase-track", "aria-hidden": "true" }, fill);
-  const element = h("li", { class: "fs-phase" }, track, name, took);
+  const element = h("li", { class: "fs-phase" }, track, h("span", { class: "fs-phase-words" }, name, " ", took));
   return {
     element,
     draw(span) {
@@ -143,7 +143,7 @@ function drawMarks(marks, { whole, least, leastWord, goal, goalWord }) {
 }
 
 function mainSentence(state, { here, whole, least, goal }) {
-  const { round, run, selecting, counts } = state;
+  const { round, run, selecting, counts, worker } = state;
   if (round.phase === "selecting" && run.selection !== "first_come") {
     return `${count(here)} of ${count(selecting.wanted)} ${plural(selecting.wanted, "participant has", "participants have")} checked in.`;
   }
@@ -153,8 +153,14 @@ function mainSentence(state, { here, whole, least, goal }) {
     return `${so}; at least ${count(least)} ${plural(least, "is", "are")} needed.`;
   }
   const accepted = `${count(counts.accepted)} ${plural(counts.accepted, "update", "updates")}`;
-  if (round.phase === "aggregating") return `${accepted} ${plural(counts.accepted, "is", "are")} being folded into a new version.`;
-  if (round.phase === "evaluating") return `Version ${round.version?.number ?? ""} is being measured, made from ${accepted}.`;
+  if (round.phase === "aggregating") {
+    const now = worker.expires_at ? "being folded" : "accepted, to be folded";
+    return `${accepted} ${plural(counts.accepted, "is", "are")} ${now} into a new version.`;
+  }
+  if (round.phase === "evaluating") {
+    const now = worker.expires_at ? "is being" : "is to be";
+    return `Version ${round.version?.number ?? ""}, made from ${accepted}, ${now} measured.`;
+  }
   if (round.phase === "published") return `Version ${round.version?.number ?? ""} was made from ${accepted} of ${count(whole)} invited.`;
   return `No version was published; the model stays at version ${round.base.number}.`;
 }

@@ -32,6 +32,7 @@ function render({ model, el }) {
 class Timeline {
   #model;
   #lanes = new Map();
+  #order = []; // places in the list of assignments, from the top lane to the last
   #scale = null;
 
   constructor(model) {
@@ -61,12 +62,8 @@ class Timeline {
     const moved = !this.#scale || JSON.stringify(scale.key) !== JSON.stringify(this.#scale.key);
     this.#scale = scale;
     if (moved) this.#frame(scale);
-    const nodes = assignments.map((one, at) => {
-      const lane = this.#lane(one.id);
-      lane.draw(one, at, scale, time, moved);
-      return lane.element;
-    });
-    if (nodes.length !== this.people.childElementCount) place(this.people, nodes);
+    if (this.#order.length !== assignments.length) this.#arrange(assignments);
+    this.#order.forEach((place, at) => this.#lane(assignments[place].id).draw(assignments[place], at, scale, time, moved));
     this.serverLanes.forEach((lane, at) => lane.draw(state, at, scale, time));
     this.#lines(state, scale, time);
     const summary = describe(state, time);
@@ -74,6 +71,13 @@ class Timeline {
       say(this.title, summary);
       set(this.svg, { "aria-label": summary });
     }
+  }
+
+  // By name, as the table is at first; nobody leaves a round, and who comes stands at the list's end.
+  #arrange(assignments) {
+    const names = assignments.map((one) => one.participant.name.toLowerCase());
+    this.#order = [...names.keys()].sort((a, b) => (names[a] < names[b] ? -1 : names[a] > names[b] ? 1 : a - b));
+    place(this.people, this.#order.map((at) => this.#lane(assignments[at].id).element));
   }
 
   #lane(id) {
