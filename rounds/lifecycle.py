@@ -857,7 +857,7 @@ def _publish(round_id: int, lease: str, before: dict[str, Any], found: Evaluatio
             return False
         if measured:
             registry.record_metrics(version, found)
-        told = {"metrics": measured, "base_metrics": before}
+        told: dict[str, Any] = {"metrics": measured, "base_metrics": before}
         if refusal := gate(run.gate_metric, run.gate_tolerance, before, measured):
             return _fail_round(round_, journal, "gate", refusal, **told)
         try:
@@ -931,9 +931,7 @@ def _until_is_met(run: Run, metrics: dict[str, Any]) -> bool:
     return bool(value >= run.until_value)
 
 
-def _fail_round(
-    round_: Round, journal: Journal, code: str, reason: str, **measured: dict[str, Any]
-) -> bool:
+def _fail_round(round_: Round, journal: Journal, code: str, reason: str, **measured: Any) -> bool:
     """End a round without a version; its run tries again, later and later, and then gives up."""
     _end_assignments(round_, journal, "round_failed", f"The round failed: {reason}")
     _reject_candidate(round_, reason)
