@@ -214,7 +214,9 @@ class RoleAdmin(admin.ModelAdmin):
 
     def get_list_display(self, request: HttpRequest) -> Any:
         columns = [self.opened(request, one) for one in super().get_list_display(request)]
-        return (*columns, "on_dashboard") if callable(self.view_on_site) else columns
+        if callable(self.view_on_site):
+            columns.insert(1, "on_dashboard")  # where it is seen without scrolling
+        return columns
 
     def opened(self, request: HttpRequest, cell: Any) -> Any:
         """A cell as this person may have it: who may not look at rows is shown no way to them."""

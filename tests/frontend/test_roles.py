@@ -17,7 +17,6 @@ from django.conf import settings
 from django.contrib import admin
 from django.contrib.auth.models import User
 from django.db import transaction
-from django.http import HttpResponse
 from django.test import Client
 from django.urls import Resolver404, get_resolver, resolve, reverse
 from pytest_django import DjangoDbBlocker
@@ -220,7 +219,8 @@ def row(table: str) -> Callable[[Cast, str], list[Arguments]]:
 
 
 def asked(table: str) -> Callable[[Cast, str], list[Arguments]]:
-    return lambda cast, who: [{"verb": verb} for verb in TABLES[table][1].decisions or {"none": 0}]
+    room: Any = TABLES[table][1]
+    return lambda cast, who: [{"verb": verb} for verb in room.decisions or {"none": 0}]
 
 
 def chosen(table: str) -> Callable[[Cast, str], Arguments]:
@@ -341,7 +341,7 @@ def ways(name: str, cast: Cast, who: str, *, every: bool = False) -> list[str]:
     return [reverse(name, kwargs=arguments, query=query or None) for arguments in found]
 
 
-def met(answer: HttpResponse) -> str:
+def met(answer: Any) -> str:
     """How somebody was met, in a word."""
     location = answer.get("Location", "")
     if answer.status_code == 302 and location.startswith((SIGN_IN, ADMIN_SIGN_IN)):

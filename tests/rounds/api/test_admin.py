@@ -237,7 +237,8 @@ def test_every_way_to_what_belongs_to_a_row_leads_there(
 def test_the_lists_do_not_ask_for_each_row(owner: Client, scene: Scene, enrolled: Any) -> None:
     def asked() -> dict[str, int]:
         counts = {}
-        for model in (*OURS, User):
+        tables: list[type[Row]] = [*OURS, User]
+        for model in tables:
             with CaptureQueriesContext(connection) as captured:
                 owner.get(page(model, "changelist"))
             counts[model.__name__] = len(captured)
