@@ -3,10 +3,10 @@
 The names are read for all lines at once. A subject that is gone by now stays as text.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from django.urls import reverse
 
@@ -63,43 +63,60 @@ def tell(found: Iterable[Event]) -> list[Line]:
 
 def _line(event: Event, known: Subjects) -> Line:
     names = _names(event, known)
-    told = sentences.tell(events.as_json(event), {of: part.text for of, part in names.items()})
-    parts = [Part(piece.text, names[piece.of].href if piece.of in names else "") for piece in told]
+    told = _told(event, names)
+    parts = [
+        Part(piece.text, names[piece.of].part.href if piece.of in names else "") for piece in told
+    ]
     said = {piece.of for piece in told}
     nearest = next((of for of in _PLACES if of in names), None)
-    place = names[nearest] if nearest and said.isdisjoint(_PLACES) else None
+    place = names[nearest].part if nearest and said.isdisjoint(_PLACES) else None
     return Line(event, parts, place)
 
 
-def _names(event: Event, known: Subjects) -> dict[str, Part]:
-    """What a line's subjects are called, and where each is shown; the rows that are there."""
-    found: dict[str, Part] = {}
+def _told(event: Event, names: dict[str, "_Name"]) -> list[sentences.Piece]:
+    called = {of: name.text for of, name in names.items()}
+    return sentences.tell(events.as_json(event), called)
+
+
+class _Name(NamedTuple):
+    """What a subject is called, and the page that shows it: its address is made when asked for."""
+
+    text: str
+    page: str
+    args: Sequence[Any] = ()
+    query: dict[str, str] | None = None
+
+    @property
+    def part(self) -> Part:
+        return Part(self.text, reverse(f"frontend:{self.page}", args=self.args, query=self.query))
+
+
+def _names(event: Event, known: Subjects) -> dict[str, _Name]:
+    """What a line's subjects are called; the rows that are there."""
+    found: dict[str, _Name] = {}
     if slug := known.model.get(event.model or 0):
-        found["model"] = Part(slug, reverse("frontend:model", args=[slug]))
+        found["model"] = _Name(slug, "model", [slug])
     if version := known.version.get(event.version or 0):
-        address = reverse("frontend:version", args=version)
-        found["version"] = Part(f"version {version.number} of {version.slug}", address)
+        found["version"] = _Name(f"version {version.number} of {version.slug}", "version", version)
     if run := known.run.get(event.run or 0):
-        found["run"] = Part(run, reverse("frontend:run", args=[event.run]))
+        found["run"] = _Name(run, "run", [event.run])
     if round_ := known.round.get(event.round or 0):
-        address = reverse("frontend:round", args=[event.round])
-        found["round"] = Part(f"round {round_.number} of {round_.run}", address)
+        found["round"] = _Name(f"round {round_.number} of {round_.run}", "round", [event.round])
     if participant := known.participant.get(event.participant or 0):
-        address = reverse("frontend:participant", args=[participant.uuid])
-        found["participant"] = Part(participant.name, address)
+        found["participant"] = _Name(participant.name, "participant", [participant.uuid])
     if event.actor:
-        found["actor"] = Part(event.actor, _whose(event, found))
+        found["actor"] = _whose(event, found)
     return found
 
 
-def _whose(event: Event, found: dict[str, Part]) -> str:
-    """What an actor's name leads to: a participant's page, or all that a person did."""
+def _whose(event: Event, found: dict[str, _Name]) -> _Name:
+    """An actor: a participant with its page, or a person with all that they did."""
     participant = found.get("participant")
     if participant and participant.text == event.actor:
-        return participant.href
-    return reverse("frontend:journal", query={"actor": event.actor})
+        return participant
+    return _Name(event.actor, "journal", query={"actor": event.actor})
 
 
 def as_text(event: Event, known: Subjects) -> str:
     """A line as plain words, for files."""
-    return _line(event, known).text
+    return "".join(piece.text for piece in _told(event, _names(event, known)))

@@ -6,7 +6,7 @@ of it tell the same.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -64,18 +64,29 @@ def tell_text(event: Mapping[str, Any], names: Mapping[str, str] | None = None) 
 
 def _fill(sentence: str, event: Mapping[str, Any], names: Mapping[str, str]) -> list[Piece] | None:
     pieces: list[Piece] = []
-    for part in re.split(r"(\[[^\]]*\])", sentence):
-        optional = part.startswith("[")
-        told = _fill_part(part[1:-1] if optional else part, event, names)
+    for optional, tokens in _parsed(sentence):
+        told = _fill_part(tokens, event, names)
         if told is None and not optional:
             return None
         pieces += told or []
     return pieces
 
 
-def _fill_part(part: str, event: Mapping[str, Any], names: Mapping[str, str]) -> list[Piece] | None:
+@cache
+def _parsed(sentence: str) -> list[tuple[bool, list[str]]]:
+    """Its parts: whether each may be left out, and its tokens."""
+    parts = [(part.startswith("["), part) for part in re.split(r"(\[[^\]]*\])", sentence)]
+    return [
+        (optional, list(filter(None, re.split(r"(\{[^}]*\})", part[1:-1] if optional else part))))
+        for optional, part in parts
+    ]
+
+
+def _fill_part(
+    tokens: Iterable[str], event: Mapping[str, Any], names: Mapping[str, str]
+) -> list[Piece] | None:
     pieces: list[Piece] = []
-    for token in filter(None, re.split(r"(\{[^}]*\})", part)):
+    for token in tokens:
         piece = _value(token[1:-1], event, names) if token.startswith("{") else Piece(token)
         if piece is None:
             return None
