@@ -62,9 +62,9 @@ browser:
 screenshots: install browser
 	$(BIN)/python -m tests.browser.screenshots $(ARGS)
 
-# What touches the database, once more. TensorFlow's tests do not depend on which database it is.
+# What touches the database, once more, but for what does not depend on which database it is.
 test-postgresql: install
-	$(BIN)/python -m pytest --database=postgresql -m "not keras and not browser" $(ARGS)
+	$(BIN)/python -m pytest --database=postgresql -m "not keras and not browser and not walk" $(ARGS)
 
 format: install
 	$(BIN)/ruff check --fix

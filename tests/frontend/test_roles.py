@@ -31,6 +31,8 @@ from rounds.models import JoinCode, Run
 from tests.browser import scene as scenes
 from tests.rounds.conftest import person
 
+pytestmark = pytest.mark.walk
+
 # --- The people, and what they may meet -------------------------------------------------------
 
 STRANGERS = ("a stranger", "somebody deactivated")
