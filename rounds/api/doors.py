@@ -14,13 +14,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from http.cookies import SimpleCookie
 from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 from django.conf import settings
 from django.db import close_old_connections
+from django.http.cookie import parse_cookie
 
 from accounts.authentication import is_signed_in
 from journal.hub import Hub
@@ -91,9 +91,11 @@ async def _not_for_django(exchange: "Exchange") -> FedserverError | None:
     """Why Django must not see a request: it writes a whole body to disk before any view runs."""
     headers = exchange.headers
     told = headers.get("content-length", "0")
-    if "transfer-encoding" in headers or not (told.isascii() and told.isdigit()):
+    # No more digits than any length has: servers skip zeros before a number, however many.
+    is_length = told.isascii() and told.isdigit() and len(told) <= 18
+    if "transfer-encoding" in headers or not is_length:
         return LengthRequired(f"Expected a Content-Length. Received: {told!r:.40}, or chunks")
-    length, small = int(told[:18]), settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+    length, small = int(told), settings.DATA_UPLOAD_MAX_MEMORY_SIZE
     kind = headers.get("content-type", "").lower()
     limit = small
     if kind.startswith("multipart/form-data"):
@@ -102,8 +104,8 @@ async def _not_for_django(exchange: "Exchange") -> FedserverError | None:
         limit = settings.MAX_PHOTO_BYTES  # which Django keeps in memory
     if length > limit:
         return TooLarge(f"Expected at most {limit} bytes. Received: {length}", field="body")
-    cookie = SimpleCookie(headers.get("cookie", "")).get(settings.SESSION_COOKIE_NAME)
-    session = cookie.value if cookie else ""
+    # As Django reads them: another program's odd cookie is no reason to refuse ours.
+    session = parse_cookie(headers.get("cookie", "")).get(settings.SESSION_COOKIE_NAME, "")
     if length > small and not await _row(is_signed_in, exchange.token, session):
         return NotAuthenticated("Expected a sign-in before a large body. Received: none")
     return None

@@ -513,6 +513,8 @@ def test_progress_by_names_that_no_database_takes(knock: Knock) -> None:
         ({"Transfer-Encoding": "chunked", "Content-Type": "application/json"}, 411),
         ({"Content-Length": str(11 * 2**20), "Content-Type": "image/jpeg"}, 413),
         ({"Content-Length": str(9 * 2**20), "Content-Type": "image/jpeg"}, 401),
+        ({"Content-Length": "0" * 18 + str(10**9), "Content-Type": "application/json"}, 411),
+        ({"Content-Length": str(9 * 2**20), "Content-Type": "image/jpeg", "Cookie": "a@b=1"}, 401),
     ],
 )
 def test_what_goes_to_django_is_bounded_before_it_is_read(
@@ -526,6 +528,12 @@ def test_what_goes_to_django_is_bounded_before_it_is_read(
         line.sendall("\r\n".join(lines).encode() + b"\r\n\r\n")  # not one byte of the body
         answer = line.recv(65536)
     assert answer.startswith(f"HTTP/1.1 {status}".encode())
+
+
+def test_an_odd_cookie_of_another_program_locks_nobody_out(server: str) -> None:
+    for odd in ("a@b=1", "a/b=1", "[x]=1", '{"json": 1}'):
+        with httpx.Client(base_url=server) as browser:
+            assert browser.get("/sign-in/", headers={"Cookie": odd}).status_code == 200
 
 
 CHECK_INS: dict[str, tuple[bytes, str]] = {
