@@ -11,6 +11,7 @@ import uvicorn
 from fedserver.sockets import LiveSocket
 
 BACKLOG = 2048
+WORD = 16 * 1024  # bytes that a page may say at once: its cursor and what it shows
 FILES = 65536  # a socket is one; what a login gets is often 1024
 
 
@@ -26,6 +27,7 @@ def main() -> None:
         workers=options.workers,
         backlog=BACKLOG,
         ws=LiveSocket,
+        ws_max_size=WORD,
         # A frame is the same for all pages; compressed it would be made for each of them anew.
         ws_per_message_deflate=False,
         access_log=False,

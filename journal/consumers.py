@@ -9,6 +9,7 @@ happens; a frame without events says that there is nothing new. All of this is t
 import asyncio
 import json
 import logging
+from collections import deque
 from contextlib import aclosing
 from typing import Any
 
@@ -25,6 +26,9 @@ logger = logging.getLogger(__name__)
 # Close codes, after HTTP's: not signed in (any more), no sense, a cursor of another journal.
 UNAUTHENTICATED, BAD_REQUEST, CONFLICT = 4401, 4400, 4409
 SERVER_FAILED = 1011
+REASON_BYTES = 120  # of a closing, at most; the protocol has 123
+# A page speaks once for each socket. Each word may be a query: no socket asks for many in a while.
+MOST_WORDS, WHILE = 20, 10.0
 
 
 class LiveConsumer(AsyncWebsocketConsumer):
@@ -33,6 +37,11 @@ class LiveConsumer(AsyncWebsocketConsumer):
     session = ""
     user = 0
     _forwarding: asyncio.Task[None] | None = None
+    _over = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._spoken: deque[float] = deque(maxlen=MOST_WORDS)  # when
 
     async def dispatch(self, message: dict[str, Any]) -> None:
         """As in the base class, without its way to another thread to close connections."""
@@ -59,15 +68,24 @@ class LiveConsumer(AsyncWebsocketConsumer):
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         """A page says what it shows; saying it again begins anew."""
-        if not self.session:
+        if not self.session or self._over:
             return  # it is being closed
         try:
+            self._count()
             after, wish = _parse(text_data or "")
         except (ValueError, RecursionError) as error:
-            await self.close(BAD_REQUEST, str(error)[:100])
+            self._stop()
+            self._over = True
+            await self.close(BAD_REQUEST, _reason(error))
             return
         self._stop()
         self._forwarding = asyncio.create_task(self._forward(after, wish))
+
+    def _count(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if len(self._spoken) == MOST_WORDS and now - self._spoken[0] < WHILE:
+            raise ValueError(f"Expected {MOST_WORDS} words in {WHILE:g} s at most. Received: more")
+        self._spoken.append(now)
 
     def _stop(self) -> None:
         if self._forwarding is not None:
@@ -79,12 +97,17 @@ class LiveConsumer(AsyncWebsocketConsumer):
                 async for frame in frames:
                     await self.send(frame)
         except CursorUnknown as error:
-            await self.close(CONFLICT, str(error)[:100])
+            await self.close(CONFLICT, _reason(error))
         except OSError:
             pass  # the page has gone
         except Exception:
             logger.exception("A live socket failed")
             await self.close(SERVER_FAILED)
+
+
+def _reason(error: Exception) -> str:
+    """As much as a closing has room for, in bytes; half characters are not sent."""
+    return str(error).encode(errors="replace")[:REASON_BYTES].decode(errors="ignore")
 
 
 def _parse(text: str) -> tuple[int | None, Wish]:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import uvicorn
 
 from fedserver.sockets import LiveSocket
+from fedserver.web import WORD
 
 
 @contextmanager
@@ -21,6 +22,7 @@ def serving(port: int = 0) -> Iterator[int]:
         lifespan="off",
         log_level="warning",
         ws=LiveSocket,
+        ws_max_size=WORD,
         ws_per_message_deflate=False,
     )
     server = uvicorn.Server(config)

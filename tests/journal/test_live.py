@@ -16,7 +16,7 @@ from django.test import Client
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from journal import doorkeeper, events
+from journal import consumers, doorkeeper, events
 from journal import hub as hubs
 from journal.hub import Hub
 from journal.models import Event
@@ -347,12 +347,30 @@ async def test_another_sites_page_is_refused(server: str, cookie: str) -> None:
         '{"kinds": "run."}',
         '{"kinds": ["run.exploded"]}',
         '{"kinds": [["run."]]}',
+        '{"after": "\\ud800"}',  # half a character
+        f'"{"😀" * 100}"',  # more bytes than a closing has room for
     ],
 )
 async def test_a_page_that_makes_no_sense_is_closed(server: str, cookie: str, said: str) -> None:
     async with page(server, cookie) as socket:
         await socket.send(said)
         assert await code_of(socket) == 4400
+
+
+async def test_a_page_that_never_stops_asking_is_closed(server: str, cookie: str) -> None:
+    async with page(server, cookie) as socket:
+        for number in range(consumers.MOST_WORDS):
+            await socket.send(f'{{"after": 0, "run": {number}}}')
+        await socket.send('{"after": 0}')
+        assert await code_of(socket) == 4400
+
+
+async def test_a_page_that_says_too_much_at_once_is_closed_before_it_is_read(
+    server: str, cookie: str
+) -> None:
+    async with page(server, cookie) as socket:
+        await socket.send("[" * 100_000)
+        assert await code_of(socket) == 1009
 
 
 async def test_one_process_subscribes_once_however_many_wait(db: None, valkey: str) -> None:
