@@ -66,15 +66,13 @@ def tally(round_: Round, parts: Sequence[Part]) -> Tally:
     return told
 
 
-def of_run(
-    run: Run, rounds: Sequence[Round], parts: Mapping[int, Sequence[Part]]
-) -> dict[str, Any]:
+def of_run(run: Run, rounds: Sequence[Round], tallies: Mapping[int, Tally]) -> dict[str, Any]:
     """A run's history, ready for JSON.
 
     Args:
         run: With its model.
         rounds: All of them in order, with base and version.
-        parts: By the id of their round, for those that are not `kept`.
+        tallies: What everybody's parts of each round come to, by its id.
 
     Returns:
         The run, the version that it started from, and a line for each round.
@@ -88,7 +86,7 @@ def of_run(
         "rounds_planned": run.rounds_planned,
         "published": sum(one.phase == Round.Phase.PUBLISHED for one in rounds),
         "start": _held_out(rounds[0].base) if rounds else None,
-        "rounds": [of_round(one, kept(one) or tally(one, parts.get(one.pk, ()))) for one in rounds],
+        "rounds": [of_round(one, tallies[one.pk]) for one in rounds],
     }
 
 

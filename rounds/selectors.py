@@ -34,6 +34,7 @@ from rounds.models import Assignment, JoinCode, Participant, Round, Run, Update
 Place = Assignment.State
 _HEAVY = ("architecture", "weights_manifest")  # of a model: megabytes, and no list shows them
 ONLINE_WITHIN = timedelta(seconds=60)  # since it was last seen
+MOST_NAMED = 10_000  # ids in one query: SQLite takes no more than 32,766
 
 
 def _light(rows: QuerySet[Any], path: str) -> QuerySet[Any]:
@@ -359,11 +360,19 @@ def run_histories(runs: Sequence[Run]) -> list[dict[str, Any]]:
     by_run: dict[int, list[Round]] = {run.pk: [] for run in runs}
     for round_ in rounds:
         by_run[round_.run_id].append(round_)
-    uncounted = [one.pk for found in by_run.values() for one in found if not history.kept(one)]
-    parts: dict[int, list[history.Part]] = {pk: [] for pk in uncounted}
-    for part in _parts(uncounted):
-        parts[part.round].append(part)
-    return [history.of_run(run, by_run[run.pk], parts) for run in runs]
+    tallies = _tallies(list(rounds))
+    return [history.of_run(run, by_run[run.pk], tallies) for run in runs]
+
+
+def _tallies(rounds: Sequence[Round]) -> dict[int, history.Tally]:
+    """What the parts of each round come to. What is kept is asked for once: it may go any time."""
+    kept = {one.pk: history.kept(one) for one in rounds}
+    parts: dict[int, list[history.Part]] = {pk: [] for pk, told in kept.items() if told is None}
+    uncounted = list(parts)
+    for start in range(0, len(uncounted), MOST_NAMED):
+        for part in _parts(uncounted[start : start + MOST_NAMED]):
+            parts[part.round].append(part)
+    return {one.pk: kept[one.pk] or history.tally(one, parts[one.pk]) for one in rounds}
 
 
 def _parts(rounds: Sequence[int]) -> Iterator[history.Part]:

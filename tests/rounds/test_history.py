@@ -203,6 +203,20 @@ def test_a_round_that_has_ended_is_counted_once(lived: Run, django_assert_num_qu
 
 
 @pytest.mark.django_db
+def test_rounds_that_were_counted_stay_true_when_there_is_no_room_for_more(
+    lived: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = selectors.run_history(lived)
+    lifecycle.stop_run(lived.pk, actor="bob")
+    other = lifecycle.create_run(lived.model, actor="bob")
+    lifecycle.cancel_round(lifecycle.start_run(other.pk, actor="bob").pk, actor="bob")
+    monkeypatch.setattr(history, "MOST_KEPT", len(history._kept))
+    both = list(Run.objects.select_related("model").order_by("-id"))
+    assert selectors.run_histories(both)[1]["rounds"][0] == before["rounds"][0]
+    assert selectors.run_history(lived)["rounds"][0] == before["rounds"][0]
+
+
+@pytest.mark.django_db
 def test_victor_reads_a_history_by_the_api(victor: User, lived: Run) -> None:
     client = bearing(PersonalToken.objects.issue(victor, "notebook")[1])
     answer = client.get(f"/api/v1/runs/{lived.pk}/history")
