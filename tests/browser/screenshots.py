@@ -338,16 +338,15 @@ def until(found: Callable[[], int | None], seconds: float = 120) -> int:
 
 
 def keep() -> None:
-    """The upper part of what the README shows, in few colours, so that a clone stays small."""
+    """The upper part of what the README shows, smaller and with every colour as it is."""
     folder = ROOT / "docs" / "images"
     folder.mkdir(exist_ok=True)
     for name, height in KEPT.items():
         picture = Image.open(TARGET / f"{name}.png").convert("RGB")
         top = picture.crop((0, 0, picture.width, min(picture.height, int(picture.width * height))))
         smaller = top.resize((KEPT_WIDTH, top.height * KEPT_WIDTH // top.width))
-        target = folder / f"{name.partition('-')[0]}.png"
-        # By coverage: a state's colour is rare, and would be lost among the greys.
-        smaller.quantize(256, Image.Quantize.MAXCOVERAGE).save(target, optimize=True)
+        target = folder / f"{name.partition('-')[0]}.webp"
+        smaller.save(target, lossless=True, quality=100, method=6)
         size = target.stat().st_size
         assert size <= KEPT_BYTES, f"Expected at most {KEPT_BYTES} bytes. Received: {size}, {name}"
 
