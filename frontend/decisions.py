@@ -11,8 +11,8 @@ has changed.
 from typing import Any
 
 from django.contrib import messages
-from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect, render
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import render
 from django.utils.http import url_has_allowed_host_and_scheme
 
 from accounts.decisions import Decision, possible
@@ -50,7 +50,7 @@ def decide(
             status = error.status
         else:
             messages.success(request, decision.done.format(row=name))
-            return redirect(back)
+            return HttpResponseRedirect(back)  # an address: `redirect` takes a word for a name
     template = "decision_form.html" if DIALOG in request.headers else "decision.html"
     context = {"decision": decision, "form": form, "name": name, "back": back}
     return render(request, f"frontend/{template}", context, status=status)

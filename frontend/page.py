@@ -16,6 +16,7 @@ from typing import Any
 import redis
 from django.contrib.auth.views import redirect_to_login
 from django.core.cache import cache
+from django.core.exceptions import BadRequest
 from django.db.models import Max
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
@@ -53,6 +54,8 @@ def page(*, read: tuple[Role, ...] = VIEWERS, write: tuple[Role, ...] | None = N
             allowed = read if request.method in ("GET", "HEAD") else write or read
             if roles.isdisjoint(allowed):
                 return refuse(request, allowed)
+            if any("\0" in text for _, texts in request.GET.lists() for text in texts):
+                raise BadRequest("Expected a text. Received: NUL, which PostgreSQL does not take")
             try:
                 return view(request, *args, **kwargs)
             except FedserverError as error:

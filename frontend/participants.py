@@ -92,7 +92,9 @@ class Filters(forms.Form):
         label="Online", required=False, choices=[("", "any"), ("yes", "online"), ("no", "offline")]
     )
     model = forms.ChoiceField(label="Bound to", required=False)
-    code = forms.IntegerField(label="Came with", required=False, widget=forms.Select)
+    code = forms.IntegerField(
+        label="Came with", required=False, max_value=2**63 - 1, widget=forms.Select
+    )
     order = forms.ChoiceField(label="Order", required=False, choices=list(ORDERS.items()))
 
     def __init__(self, data: Any, roles: frozenset[str]) -> None:

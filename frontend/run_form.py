@@ -16,6 +16,7 @@ from rounds.models import Run
 _UNITS = {"s": 1, "sec": 1, "second": 1, "min": 60, "minute": 60, "h": 3600, "hour": 3600}
 _UNITS |= {"d": 86_400, "day": 86_400} | {f"{unit}s": size for unit, size in _UNITS.items()}
 _UNITS |= {"days": 86_400}
+LONGEST_SPAN = 40  # characters; what is longer is no time, and may be no number either
 _PIECE = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)\s*")
 
 
@@ -27,9 +28,11 @@ def read_span(text: str) -> int:
     """
     text, at, total = text.strip().lower(), 0, 0.0
     while at < len(text):
-        piece = _PIECE.match(text, at)
+        piece = _PIECE.match(text, at) if len(text) <= LONGEST_SPAN else None
         if piece is None or piece[2] not in (*_UNITS, ""):
-            raise ValueError(f"Expected a time like 90 s, 5 min or 1 h 30 min. Received: {text}")
+            raise ValueError(
+                f"Expected a time like 90 s, 5 min or 1 h 30 min. Received: {text:.40}"
+            )
         total += float(piece[1]) * _UNITS.get(piece[2], 1)
         at = piece.end()
     return round(total)

@@ -139,8 +139,9 @@ def run(request: HttpRequest, pk: int) -> HttpResponse:
 
 def _compared(request: HttpRequest, pk: int) -> list[int]:
     """Ids of the runs that are asked for beside this one, each once."""
-    asked = [int(one) for one in request.GET.getlist("compare") if one.isascii() and one.isdigit()]
-    found = [one for one in dict.fromkeys(asked) if one != pk and one < 2**63]
+    given = request.GET.getlist("compare")
+    asked = [int(one) for one in given if one.isascii() and one.isdigit() and len(one) < 19]
+    found = [one for one in dict.fromkeys(asked) if one != pk]
     return found[:MOST_COMPARED]
 
 
