@@ -273,11 +273,15 @@ class Hub:
     async def _read_on(self) -> bool:
         """Take what the table has beyond what was heard; whether there was anything.
 
-        Whoever needs it meanwhile waits for the same reading.
+        Whoever needs it meanwhile waits for the same reading, and for one more: that under way may
+        have looked before the line was there.
         """
+        found = False
+        if self._reading is not None and not self._reading.done():
+            found = await asyncio.shield(self._reading)
         if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(self._read())
-        return await asyncio.shield(self._reading)
+        return await asyncio.shield(self._reading) or found
 
     async def _read(self) -> bool:
         found = await self._query(_after, self._heard)

@@ -209,6 +209,7 @@ def test_long_lists_have_pages_that_keep_what_was_asked_for(viewer: Client) -> N
     assert len(names(viewer, q="site", page=2)) == 10
 
 
+@pytest.mark.usefixtures("valkey")  # an empty one: nobody has drawn the live part before
 @pytest.mark.parametrize("number", [3, 60])
 def test_the_list_costs_the_same_however_many_there_are(
     operator: Client,

@@ -373,6 +373,30 @@ async def test_a_page_that_says_too_much_at_once_is_closed_before_it_is_read(
         assert await code_of(socket) == 1009
 
 
+async def test_a_page_knows_more_than_a_reading_that_began_before(
+    db: None, valkey: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub, may_end = Hub.of_this_loop(), asyncio.Event()
+    async with hub.subscribe(Wish()):
+        query = hub._query
+
+        async def slowly(*asked: Any) -> Any:
+            found = await query(*asked)
+            await may_end.wait()
+            return found
+
+        monkeypatch.setattr(hub, "_query", slowly)
+        early = asyncio.create_task(hub._read_on())
+        await asyncio.sleep(0.2)  # it has looked by now, and seen nothing
+        line = await Event.objects.acreate(kind="run.paused", run=1)  # nobody announces it
+        async with aclosing(hub.follow(line.pk, Wish())) as frames:
+            first = asyncio.create_task(anext(frames))
+            await asyncio.sleep(0.1)
+            may_end.set()
+            assert json.loads(await first) == {"events": [], "cursor": line.pk}
+        assert await early is False
+
+
 async def test_one_process_subscribes_once_however_many_wait(db: None, valkey: str) -> None:
     hub = Hub.of_this_loop()
     async with hub.subscribe(Wish()), hub.subscribe(Wish()), hub.subscribe(Wish()) as mailbox:
