@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 from django import forms
+from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth import views as auth
 from django.contrib.auth.forms import AuthenticationForm
@@ -11,6 +12,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import path, reverse, reverse_lazy
 from django.utils import timezone
+from django.utils.crypto import get_random_string
 from django.utils.decorators import method_decorator
 from rest_framework.throttling import BaseThrottle
 
@@ -26,6 +28,7 @@ from journal import events
 
 # --- Coming and going -------------------------------------------------------------------------
 
+KNOWN, KNOWN_DAYS = "fedserver_known", 180  # a cookie: somebody has signed in here before
 # One sentence for all that may be wrong: it tells nobody which names there are.
 WRONG = "The name or the password is wrong, or the account is not active."
 
@@ -45,14 +48,17 @@ class SignIn(auth.LoginView):
     redirect_authenticated_user = True
 
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        name, address = request.POST.get("username", ""), address_of(request)
-        if wait := attempts.attempt(name, address):
+        name = request.POST.get("username", "")
+        who = name, address_of(request), known_browser(request, name)
+        if wait := attempts.attempt(*who):
             return self._later(name, wait)
         form = self.get_form()
         if not form.is_valid():
             return self.form_invalid(form)
-        attempts.forgive(name, address)
-        return self.form_valid(form)
+        attempts.forgive(*who)
+        answer = self.form_valid(form)
+        make_known(answer, name)
+        return answer
 
     def _later(self, name: str, wait: int) -> HttpResponse:
         form = SignInForm(self.request, initial={"username": name[:150]})
@@ -63,6 +69,30 @@ class SignIn(auth.LoginView):
     def get_context_data(self, **more: Any) -> dict[str, Any]:
         here = self.request.build_absolute_uri(reverse("frontend:overview"))
         return super().get_context_data(address=here.rstrip("/"), **more)
+
+
+def known_browser(request: HttpRequest, name: str) -> str:
+    """By what a browser shows that somebody has signed in there as this name; empty if by nothing.
+
+    It opens nothing: it only keeps others from using up the attempts that this browser has.
+    """
+    kept = timedelta(days=KNOWN_DAYS)
+    shown = request.get_signed_cookie(KNOWN, "", salt=name.casefold(), max_age=kept)
+    return str(shown)
+
+
+def make_known(answer: HttpResponse, name: str) -> None:
+    """Give the browser what `known_browser` looks for."""
+    answer.set_signed_cookie(
+        KNOWN,
+        get_random_string(22),
+        salt=name.casefold(),
+        max_age=timedelta(days=KNOWN_DAYS),
+        path=settings.SESSION_COOKIE_PATH,
+        secure=settings.SESSION_COOKIE_SECURE,
+        httponly=True,
+        samesite="Lax",
+    )
 
 
 def address_of(request: Any) -> str:

@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.cache import cache
 from django.test import Client
@@ -133,6 +134,35 @@ def test_an_address_that_tries_many_names_has_to_wait(dora: User, no_attempts: N
 def test_good_passwords_do_not_use_up_attempts(dora: User, no_attempts: None) -> None:
     for _ in range(attempts.MOST["address"] + 1):
         assert sign_in("dora", PASSWORD).status_code == 302
+
+
+def test_nobody_is_shut_out_by_others_who_try_their_name(dora: User, no_attempts: None) -> None:
+    def come_back(name: str, password: str) -> int:
+        form = {"username": name, "password": password}
+        return browser.post("/sign-in/", form, REMOTE_ADDR="10.0.0.1").status_code
+
+    browser = Client()
+    assert come_back("dora", PASSWORD) == 302
+    del browser.cookies[settings.SESSION_COOKIE_NAME]
+    User.objects.create_user("emil", password=PASSWORD)
+    for number in range(attempts.MOST["name"]):
+        for name in ("dora", "emil"):
+            sign_in(name, "wrong", address=f"10.1.0.{number}")
+    assert sign_in("dora", PASSWORD, address="10.0.0.2").status_code == 429
+    assert come_back("emil", PASSWORD) == 429, "it is dora's browser, and not emil's"
+    for _ in range(attempts.MOST["browser"]):
+        assert come_back("Dora", "wrong") == 200
+    assert come_back("dora", PASSWORD) == 429, "a known browser may not try for ever either"
+
+
+def test_dora_gets_in_where_she_was_before_while_others_try(dora: User, no_attempts: None) -> None:
+    browser, form = Client(), {"username": "dora", "password": PASSWORD}
+    assert browser.post("/sign-in/", form).status_code == 302
+    del browser.cookies[settings.SESSION_COOKIE_NAME]
+    for number in range(attempts.MOST["name"]):
+        sign_in("dora", "wrong", address=f"10.1.0.{number}")
+    assert sign_in("dora", PASSWORD, address="10.0.0.2").status_code == 429
+    assert browser.post("/sign-in/", form).status_code == 302
 
 
 def test_the_wait_ends(dora: User, no_attempts: None, monkeypatch: pytest.MonkeyPatch) -> None:
