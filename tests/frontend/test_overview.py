@@ -6,6 +6,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+import redis
+from django.conf import settings
 from django.contrib.auth.models import User
 from django.db import connection
 from django.test import Client
@@ -381,7 +383,9 @@ def test_a_candidate_that_no_round_decides_about_waits_for_people(
 def test_a_broker_that_is_away_is_told_first(
     tiny_model: Model, victor: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.undo()  # the tests have no broker
+    monkeypatch.undo()
+    nobody = redis.Redis.from_url(f"unix://{settings.FEDSERVER_HOME / 'nobody.sock'}")
+    monkeypatch.setattr("journal.events._redis", lambda: nobody)
     registry.import_version(tiny_model.pk, tiny_package(), actor="alice")
     assert notices(victor)[0] == "The broker does not answer"
 
