@@ -19,7 +19,8 @@ from django.urls import path, reverse
 from django.utils.http import urlencode
 
 from frontend import lines
-from frontend.page import LIVE, latest_event, page, respond
+from frontend.page import LIVE, id_in, page, respond
+from frontend.spreadsheet import harmless
 from journal import events, selectors
 from journal.models import Event
 from models_app.models import Model
@@ -29,7 +30,6 @@ from rounds.models import Participant
 PER_PAGE = 50
 MOST_NEW = 1000  # counted no further: "1000 new lines"
 CHUNK = 1000  # lines of a file that are in memory at once
-GREATEST_ID = 2**63 - 1
 GROUPS = {
     "model": "models",
     "version": "versions",
@@ -109,8 +109,8 @@ def _ids(about: str, which: str) -> list[int]:
     elif about == "participant":
         named = Participant.objects.filter(_participant(which))
         found = list(named.values_list("pk", flat=True)[:CHUNK])
-    numbered = which.isascii() and which.isdecimal() and int(which) <= GREATEST_ID
-    return found or ([int(which)] if numbered else [])
+    number = id_in(which)
+    return found or ([] if number is None else [number])
 
 
 def _participant(which: str) -> Q:
@@ -175,7 +175,7 @@ class Asked:
 def journal(request: HttpRequest) -> HttpResponse:
     """A page of lines, newest first; its place is kept by ids, whatever is written meanwhile."""
     asked = Asked.of(request)
-    newest = latest_event()  # before the lines are read: what comes later is new
+    newest = events.head()  # before the lines are read: what comes later is new
     before, after = _id(request, "before"), _id(request, "after")
     found, newer, older = selectors.page(asked.found, PER_PAGE, before=before, after=after)
     if after is not None and not newer:  # the newest page, then, and a full one
@@ -212,9 +212,7 @@ def news(request: HttpRequest) -> HttpResponse:
 
 
 def _id(request: HttpRequest, name: str) -> int | None:
-    text = request.GET.get(name, "")
-    fits = text.isascii() and text.isdecimal() and len(text) < 19
-    return int(text) if fits else None
+    return id_in(request.GET.get(name, ""))
 
 
 # --- As a file --------------------------------------------------------------------------------
@@ -229,7 +227,7 @@ def export(request: HttpRequest) -> HttpResponse | StreamingHttpResponse:
     media_type, header, write = FORMATS[form]
     name = f"journal-{datetime.now(UTC):%Y-%m-%d}.{form}"
     return StreamingHttpResponse(
-        _stream(asked.found, latest_event(), header, write),
+        _stream(asked.found, events.head(), header, write),
         content_type=media_type,
         headers={"Content-Disposition": f'attachment; filename="{name}"'},
     )
@@ -268,12 +266,6 @@ def _as_csv(rows: Sequence[Event]) -> str:
         told += [getattr(row, name) for name in events.SUBJECTS]
         table.writerow([harmless(cell) for cell in (*told, json.dumps(row.data))])
     return text.getvalue()
-
-
-def harmless(cell: Any) -> Any:
-    """A cell that no spreadsheet takes for a formula, whoever chose its first character."""
-    dangerous = isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r"))
-    return f"'{cell}" if dangerous else cell
 
 
 def _as_json_lines(rows: Sequence[Event]) -> str:

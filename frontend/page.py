@@ -17,13 +17,12 @@ import redis
 from django.contrib.auth.views import redirect_to_login
 from django.core.cache import cache
 from django.core.exceptions import BadRequest
-from django.db.models import Max
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.template.loader import render_to_string
 
 from accounts.roles import LADDER, VIEWERS, Role, roles_of
-from journal.models import Event
+from journal import events
 from models_app.errors import FedserverError
 
 View = Callable[..., HttpResponse]
@@ -97,32 +96,33 @@ def respond(
     """
     if LIVE in request.headers:
         return _live_part(request, name, build)
-    cursor = latest_event()  # before anything is read: an event too many does no harm
+    cursor = events.head()  # before anything is read: an event too many does no harm
     context = {**build(), **frame, "roles": roles_of(request.user), "cursor": cursor}
     return render(request, f"frontend/{name}.html", context)
 
 
-def latest_event() -> int:
-    """The greatest id of the journal."""
-    return Event.objects.aggregate(last=Max("id"))["last"] or 0
+def id_in(text: str) -> int | None:
+    """The id that somebody wrote into an address; None for what no row can have."""
+    fits = text.isascii() and text.isdecimal() and len(text) < 19
+    return int(text) if fits else None
 
 
 def _live_part(
     request: HttpRequest, name: str, build: Callable[[], Mapping[str, Any]]
 ) -> HttpResponse:
-    heard = request.headers[LIVE]
-    if not (heard.isascii() and heard.isdecimal() and len(heard) < 20):
+    heard = id_in(request.headers[LIVE])
+    if heard is None:
         return HttpResponse(status=400)
     roles = roles_of(request.user)
 
     def draw() -> Drawn:
-        cursor, at = latest_event(), time.time()
+        cursor, at = events.head(), time.time()
         context = {**build(), "roles": roles, "cursor": cursor}
         return cursor, at, render_to_string(f"frontend/{name}_live.html", context)
 
     since = time.time() - _oldest(request)
     try:
-        cursor, _, html = _shared(_key(request, name, roles), int(heard), since, draw)
+        cursor, _, html = _shared(_key(request, name, roles), heard, since, draw)
     except redis.RedisError:
         cursor, _, html = draw()
     return HttpResponse(html, headers={"Cache-Control": "no-store", LIVE: str(cursor)})

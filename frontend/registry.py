@@ -24,7 +24,7 @@ from models_app.decisions import VERSION
 from models_app.errors import FedserverError, TryUnsupported
 from models_app.evaluation import Confusion, class_labels, class_scores, worst_class
 from models_app.models import Model, ModelVersion
-from rounds import usage
+from rounds import rules, usage
 
 Stage = ModelVersion.Stage
 SHOWN = 30  # versions of a table, before somebody asks for all
@@ -231,7 +231,7 @@ def _against(found: ModelVersion, other: ModelVersion | None, name: str) -> dict
     if other is None or name not in other.metrics:
         return None
     change = found.metrics[name] - other.metrics[name]
-    better = -change if name == "loss" or name.endswith("error") else change
+    better = -change if rules.smaller_is_better(name) else change
     word = "better" if better > 0 else "worse" if better < 0 else "the same"
     return {
         "number": other.number,

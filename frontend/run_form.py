@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from django import forms
 
+from frontend.templatetags.fedserver import units
 from models_app import selectors as registry
-from models_app.models import Model
 from rounds import aggregation, rules
 from rounds.errors import RulesInvalid
 from rounds.models import Run
@@ -45,12 +45,7 @@ def write_span(seconds: int) -> str:
         >>> write_span(300), write_span(5400), write_span(45)
         ('5 min', '1 h 30 min', '45 s')
     """
-    left, parts = seconds, []
-    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
-        count, left = divmod(left, size)
-        if count:
-            parts.append(f"{count} {unit}")
-    return " ".join(parts) or "0 s"
+    return " ".join(units(seconds))
 
 
 class SpanField(forms.CharField):
@@ -309,7 +304,7 @@ class RunForm(forms.Form):
         options["initial"] = defaults() | (options.get("initial") or {})
         super().__init__(data, label_suffix="", **options)
         self.fields["model"] = forms.ModelChoiceField(
-            Model.objects.defer("architecture", "weights_manifest"),
+            registry.models().prefetch_related(None),
             label="Model",
             to_field_name="slug",
             empty_label=None if registry.models().count() == 1 else "Choose one",

@@ -21,8 +21,9 @@ from django.urls import path, reverse
 from accounts.roles import OPERATORS, roles_of
 from frontend import advice
 from frontend.decisions import decide, possible
-from frontend.page import page, respond
+from frontend.page import id_in, page, respond
 from frontend.run_form import STEPS, RunForm, defaults, questions, settings_of, write_span
+from frontend.spreadsheet import harmless
 from frontend.templatetags.fedserver import NOTHING
 from journal import events
 from models_app import selectors as registry
@@ -58,7 +59,7 @@ def runs(request: HttpRequest) -> HttpResponse:
         accuracies = selectors.run_accuracies(list(shown))
         return {
             "page": shown,
-            "rows": [(run, sparkline(accuracies[run.pk])) for run in shown],
+            "rows": [(run, accuracies[run.pk]) for run in shown],
             "filtered": bool(state or model),
             "query": f"state={state}&model={model}",
         }
@@ -69,26 +70,6 @@ def runs(request: HttpRequest) -> HttpResponse:
     return respond(
         request, "runs", build, states=Run.State.values, state=state, model=model, models=models
     )
-
-
-def sparkline(values: Sequence[float]) -> dict[str, Any] | None:
-    """A small picture of accuracies, for an SVG of 96 by 24; None where there are none."""
-    if not values:
-        return None
-    least, most = min(values), max(values)
-    room = (most - least) or 1.0
-    steps = max(1, len(values) - 1)
-    points = [
-        (2 + 92 * index / steps, 22 - 20 * (value - least) / room)
-        for index, value in enumerate(values)
-    ]
-    return {
-        "points": " ".join(f"{x:.1f},{y:.1f}" for x, y in points),
-        "end": {"x": f"{points[-1][0]:.1f}", "y": f"{points[-1][1]:.1f}"},
-        "first": values[0],
-        "last": values[-1],
-        "count": len(values),
-    }
 
 
 # --- One run ----------------------------------------------------------------------------------
@@ -139,9 +120,8 @@ def run(request: HttpRequest, pk: int) -> HttpResponse:
 
 def _compared(request: HttpRequest, pk: int) -> list[int]:
     """Ids of the runs that are asked for beside this one, each once."""
-    given = request.GET.getlist("compare")
-    asked = [int(one) for one in given if one.isascii() and one.isdigit() and len(one) < 19]
-    found = [one for one in dict.fromkeys(asked) if one != pk]
+    asked = dict.fromkeys(map(id_in, request.GET.getlist("compare")))
+    found = [one for one in asked if one is not None and one != pk]
     return found[:MOST_COMPARED]
 
 
@@ -272,13 +252,7 @@ def _flat(line: dict[str, Any], metrics: Sequence[str]) -> dict[str, Any]:
         flat |= {f"{group}_{name}": value for name, value in line[group].items()}
     last = ("bytes_received", "bytes_sent_estimate", "opened_at", "ended_at", "reason")
     flat |= {name: line[name] for name in last}
-    return {name: _cell(value) for name, value in flat.items()}
-
-
-def _cell(value: Any) -> Any:
-    """A text that a spreadsheet would run as a formula is marked as text."""
-    risky = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t"))
-    return f"'{value}" if risky else value
+    return {name: harmless(value) for name, value in flat.items()}
 
 
 # --- The wizard -------------------------------------------------------------------------------
@@ -321,11 +295,10 @@ def _create(request: HttpRequest, form: RunForm, *, start: bool) -> Run | None:
 
 def _prefilled(request: HttpRequest) -> dict[str, Any]:
     """What the form begins with: the model that is named, or all of the run that is named."""
-    like = request.GET.get("like", "")
-    if like.isascii() and like.isdigit() and len(like) < 19:
-        found = selectors.runs().filter(pk=like).first()
-        if found is not None:
-            return settings_of(found)
+    like = id_in(request.GET.get("like", ""))
+    found = selectors.runs().filter(pk=like).first() if like is not None else None
+    if found is not None:
+        return settings_of(found)
     return {"model": request.GET.get("model", "")}
 
 

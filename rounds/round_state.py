@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from django.db.models import Max, QuerySet
+from django.db.models import QuerySet
 
 from journal import events
 from journal.models import Event
@@ -38,7 +38,7 @@ def round_state(round_id: int) -> Document:
     Raises:
         Round.DoesNotExist: No such round.
     """
-    cursor = Event.objects.aggregate(last=Max("id"))["last"] or 0
+    cursor = events.head()
     round_ = _rounds().get(pk=round_id)
     neighbours = _neighbours(round_)
     following = neighbours.get(round_.number + 1)

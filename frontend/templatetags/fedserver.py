@@ -44,7 +44,7 @@ def when(value: datetime | None) -> SafeString | str:
     if value is None:
         return "never"
     passed = (timezone.now() - value).total_seconds()
-    told = "just now" if passed < 5 else f"{_units(passed)[0]} ago"
+    told = "just now" if passed < 5 else f"{units(passed)[0]} ago"
     return _time(value, "data-ago", told)
 
 
@@ -54,7 +54,7 @@ def until(value: datetime | None) -> SafeString | str:
     if value is None:
         return NOTHING
     left = (value - timezone.now()).total_seconds()
-    told = "any moment now" if left < 1 else f"{' '.join(_units(left)[:2])} left"
+    told = "any moment now" if left < 1 else f"{' '.join(units(left)[:2])} left"
     return _time(value, "data-until", told)
 
 
@@ -65,8 +65,13 @@ def _time(value: datetime, kind: str, told: str) -> SafeString:
     )
 
 
-def _units(seconds: float) -> list[str]:
-    """Whole seconds in units, the greatest first; as clock.js tells them."""
+def units(seconds: float) -> list[str]:
+    """Whole seconds in units, the greatest first; as clock.js tells them.
+
+    Example:
+        >>> units(3905)
+        ['1 h', '5 min', '5 s']
+    """
     left, parts = int(seconds), []
     for size, unit in _UNITS:
         many, left = divmod(left, size)
@@ -82,7 +87,7 @@ def seconds(value: float | None) -> str:
         return NOTHING
     if value < 10:
         return f"{round(value, 1):g} s"
-    return " ".join(_units(round(value))[:2])
+    return " ".join(units(round(value))[:2])
 
 
 @register.filter

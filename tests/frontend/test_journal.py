@@ -15,8 +15,8 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from frontend import journal
-from frontend.journal import harmless
 from frontend.page import LIVE
+from frontend.spreadsheet import harmless
 from journal import events
 from journal.models import Event
 from models_app.models import Model

@@ -17,6 +17,7 @@ from django.test.utils import CaptureQueriesContext
 
 from accounts.models import PersonalToken
 from frontend import run_form, runs
+from frontend.templatetags import pictures
 from journal.models import Event
 from models_app.models import Model, ModelVersion
 from rounds import aggregation, lifecycle, selectors
@@ -117,12 +118,11 @@ def test_many_runs_come_in_pages(signed_in: SignedIn, victor: User, tiny_model: 
     assert len(client.get("/runs/?page=2").context["rows"]) == 1
 
 
-def test_a_sparkline_goes_from_the_first_to_the_last() -> None:
-    assert runs.sparkline([]) is None
-    small = runs.sparkline([0.5, 0.7, 0.9])
-    assert small is not None
-    assert small["points"] == "2.0,22.0 48.0,12.0 94.0,2.0"
-    assert (small["first"], small["last"]) == (0.5, 0.9)
+def test_the_list_draws_accuracies_from_the_first_to_the_last() -> None:
+    assert pictures.sparkline([0.5], "accuracy") == "", "one value is no line"
+    small = pictures.sparkline([0.5, 0.7, 0.9], "accuracy")
+    assert 'points="4.0,28.0 60.0,16.0 116.0,4.0"' in small
+    assert 'aria-label="accuracy"' in small
 
 
 # --- One run ----------------------------------------------------------------------------------
