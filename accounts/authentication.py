@@ -2,16 +2,18 @@
 
 from datetime import timedelta
 from importlib import import_module
+from types import SimpleNamespace
 from typing import Any
 
 from django.conf import settings
-from django.contrib.auth import SESSION_KEY
+from django.contrib.auth import get_user
 from django.db.models import Q
 from django.utils import timezone
 from rest_framework import authentication, exceptions
 from rest_framework.request import Request
 
 from accounts.models import PersonalToken, digest
+from accounts.roles import roles_of
 
 
 def bearer(request: Request) -> str:
@@ -41,16 +43,17 @@ class PersonalTokenAuthentication(authentication.BaseAuthentication):
         return 'Bearer realm="fedserver"'
 
 
-def is_signed_in(secret: str, session_key: str) -> bool:
-    """Whether a personal token or a session belongs to somebody.
+def roles_shown(secret: str, session_key: str) -> frozenset[str]:
+    """The roles of the person whom a personal token or a session belongs to; empty for nobody.
 
     It is asked before a large body is read; who it is and what they may do, the view asks again.
     """
     if secret:
-        tokens = PersonalToken.objects.filter(digest=digest(secret), user__is_active=True)
-        return tokens.filter(Q(expires_at=None) | Q(expires_at__gt=timezone.now())).exists()
+        tokens = PersonalToken.objects.select_related("user").filter(digest=digest(secret))
+        token = tokens.filter(Q(expires_at=None) | Q(expires_at__gt=timezone.now())).first()
+        return roles_of(token.user) if token else frozenset()
     store = import_module(settings.SESSION_ENGINE).SessionStore(session_key or None)
-    return SESSION_KEY in store
+    return roles_of(get_user(SimpleNamespace(session=store)))  # type: ignore[arg-type]
 
 
 class SessionAuthentication(authentication.SessionAuthentication):

@@ -22,7 +22,8 @@ from django.conf import settings
 from django.db import close_old_connections
 from django.http.cookie import parse_cookie
 
-from accounts.authentication import is_signed_in
+from accounts.authentication import roles_shown
+from accounts.roles import Role
 from journal.hub import Hub
 from journal.wish import Wish
 from models_app import blobs
@@ -33,6 +34,7 @@ from rounds.errors import (
     BlobNotFound,
     BodySilent,
     LengthRequired,
+    NotAllowed,
     NotAuthenticated,
     RulesInvalid,
     TooLarge,
@@ -97,17 +99,23 @@ async def _not_for_django(exchange: "Exchange") -> FedserverError | None:
         return LengthRequired(f"Expected a Content-Length. Received: {told!r:.40}, or chunks")
     length, small = int(told), settings.DATA_UPLOAD_MAX_MEMORY_SIZE
     kind = headers.get("content-type", "").lower()
-    limit = small
+    limit, needed = small, Role.VIEWER
     if kind.startswith("multipart/form-data"):
         limit += 2 * settings.MAX_MODEL_BYTES  # a model and its examples
+        needed = Role.OPERATOR
     elif kind.startswith("image/"):
         limit = settings.MAX_PHOTO_BYTES  # which Django keeps in memory
     if length > limit:
         return TooLarge(f"Expected at most {limit} bytes. Received: {length}", field="body")
     # As Django reads them: another program's odd cookie is no reason to refuse ours.
     session = parse_cookie(headers.get("cookie", "")).get(settings.SESSION_COOKIE_NAME, "")
-    if length > small and not await _row(is_signed_in, exchange.token, session):
+    if length <= small:
+        return None
+    roles = await _row(roles_shown, exchange.token, session)
+    if not roles:
         return NotAuthenticated("Expected a sign-in before a large body. Received: none")
+    if needed not in roles:
+        return NotAllowed(f"Expected an {needed} before files so large. Received: {max(roles)}")
     return None
 
 

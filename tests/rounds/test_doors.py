@@ -17,7 +17,10 @@ import httpx
 import numpy as np
 import pytest
 from django.conf import settings
+from django.contrib.auth.models import User
+from django.test import Client
 
+from accounts.models import PersonalToken
 from client_sdk import wire
 from journal.models import Event
 from models_app import blobs
@@ -400,6 +403,34 @@ def test_a_large_form_of_somebody_who_has_not_signed_in_is_not_read(knock: Knock
         bearer = head | {"Authorization": f"Bearer {token}"}
         answer = talk(knock, bearer, b"", path=path, method="POST")
         assert answer.startswith(b"HTTP/1.1 401")
+
+
+def test_a_large_form_is_read_of_bob_and_not_of_victor_who_may_only_look(
+    knock: Knock, bob: User, victor: User
+) -> None:
+    head = {"Content-Type": "multipart/form-data; boundary=x", "Content-Length": str(10**8)}
+    for who, begins in ((victor, b"HTTP/1.1 403"), (bob, b"")):
+        shown = [{"Authorization": f"Bearer {PersonalToken.objects.issue(who, 'notebook')[1]}"}]
+        browser = Client()
+        browser.force_login(who)
+        name = settings.SESSION_COOKIE_NAME
+        shown.append({"Cookie": f"{name}={browser.cookies[name].value}"})
+        for one in shown:
+            assert waits_or_refuses(knock, head | one) == begins[:12]
+
+
+def waits_or_refuses(knock: Knock, head: dict[str, str]) -> bytes:
+    """How the answer to a form without its body begins; nothing where the body is waited for."""
+    url = knock.http.base_url
+    with socket.create_connection((url.host, url.port or 80), timeout=10) as line:
+        lines = ["POST /models/new/ HTTP/1.1", f"Host: {url.host}"]
+        lines += [f"{name}: {value}" for name, value in head.items()]
+        line.sendall("\r\n".join(lines).encode() + b"\r\n\r\n")
+        line.settimeout(0.7)
+        try:
+            return line.recv(12)
+        except TimeoutError:
+            return b""
 
 
 def test_a_second_different_update_is_a_conflict(knock: Knock) -> None:
