@@ -21,9 +21,9 @@ const COLUMNS = [
   { id: "name", label: "Participant", by: (one) => one.participant.name.toLowerCase() },
   { id: "state", label: "State", by: (one) => RANK.indexOf(one.state) },
   { id: "activity", label: "Progress", by: (one) => (one.update ? 3 : isOpen(one) ? STEPS[one.activity] + one.fraction : null), down: true },
-  { id: "loss", label: "Loss", by: lossOf, number: true },
-  { id: "samples", label: "Samples", by: (one) => one.update?.samples ?? null, number: true, down: true },
-  { id: "norm", label: "Norm", by: (one) => one.update?.norm ?? null, number: true, down: true },
+  { id: "loss", label: "Loss", by: lossOf },
+  { id: "samples", label: "Samples", by: (one) => one.update?.samples ?? null, down: true },
+  { id: "norm", label: "Norm", by: (one) => one.update?.norm ?? null, down: true },
   { id: "seen", label: "Seen", by: (one) => (one.last_seen_at ? -Date.parse(one.last_seen_at) : null) },
   { id: "end", label: "Done", by: (one, state, time) => assignmentEnd(one, state, time) },
 ];
@@ -71,7 +71,6 @@ class Table {
   #heading(column) {
     const button = h("button", { type: "button", class: "fs-sort" }, column.label);
     button.addEventListener("click", () => this.#sortBy(column));
-    column.heading = null;
     const heading = h("th", { role: "columnheader", scope: "col", class: `fs-col-${column.id}` }, button);
     this.#buttons.set(column.id, heading);
     return heading;

@@ -1,27 +1,11 @@
 // What pictures of series share: colours of the page, sizes, ticks, and a way to read values
 // by mouse, by touch and by keyboard.
-
-const SVG = "http://www.w3.org/2000/svg";
-
-// An element of HTML, or of SVG where the name says so: make("svg:path", {d: "…"}, …children).
-export function make(name, attributes = {}, ...children) {
-  const [tag, svg] = name.startsWith("svg:") ? [name.slice(4), true] : [name, false];
-  const element = svg ? document.createElementNS(SVG, tag) : document.createElement(tag);
-  for (const [key, value] of Object.entries(attributes)) {
-    if (value !== null && value !== undefined && value !== false) element.setAttribute(key, value);
-  }
-  element.append(...children);
-  return element;
-}
-
-// Sets what is written in an element, and touches nothing if it is written there already.
-export function write(element, text) {
-  if (element.textContent !== text) element.textContent = text;
-}
+import { h, say } from "./dom.js";
+import { count, size } from "./numbers.js";
 
 // The colour that a CSS value has here and now, for a canvas, which knows no custom properties.
 export function colour(host, value) {
-  const probe = make("span");
+  const probe = h("span");
   probe.style.display = "none";
   probe.style.color = value;
   host.append(probe);
@@ -76,7 +60,7 @@ const LENGTHS = [
 ];
 
 export const formats = {
-  count: (value) => (value === null ? "–" : value.toLocaleString("en").replaceAll(",", "\u202f")),
+  count: (value) => (value === null ? "–" : count(value)),
   metric: (value) => (value === null || value === undefined ? "–" : value.toFixed(Math.abs(value) < 10 ? 3 : 1)),
   seconds: (value) => {
     if (value === null || value === undefined) return "–";
@@ -85,16 +69,7 @@ export const formats = {
     const [length, unit] = found;
     return `${Number((value / length).toFixed(1))} ${unit}`;
   },
-  bytes: (value) => {
-    if (value === null || value === undefined) return "–";
-    let unit = "B";
-    for (const next of ["kB", "MB", "GB", "TB"]) {
-      if (value < 1000) break;
-      value /= 1000;
-      unit = next;
-    }
-    return `${value < 100 && unit !== "B" ? Number(value.toFixed(1)) : Math.round(value)} ${unit}`;
-  },
+  bytes: (value) => (value === null || value === undefined ? "–" : size(value)),
 };
 
 // Makes an element the place where a round is picked: by arrows, Home and End, and by pointer.
@@ -145,13 +120,13 @@ export function pick(element, label, options) {
 
 // A table of all numbers below a picture, closed until somebody wants it.
 export class Numbers {
-  #summary = make("summary", {}, "All numbers");
-  #table = make("table", { class: "table" });
+  #summary = h("summary", {}, "All numbers");
+  #table = h("table", { class: "table" });
   #scroller;
 
   constructor(label) {
-    this.#scroller = make("div", { class: "scroller", tabindex: 0, role: "region", "aria-label": label }, this.#table);
-    this.element = make("details", { class: "chart-numbers" }, this.#summary, this.#scroller);
+    this.#scroller = h("div", { class: "scroller", tabindex: 0, role: "region", "aria-label": label }, this.#table);
+    this.element = h("details", { class: "chart-numbers" }, this.#summary, this.#scroller);
   }
 
   // Draws it again: heads are texts, rows are lists of texts; cells are kept, only texts change.
@@ -159,14 +134,14 @@ export class Numbers {
     const all = [heads, ...rows];
     if (this.#table.rows.length !== all.length || this.#table.rows[0]?.cells.length !== heads.length) {
       const line = (cells, head) =>
-        make("tr", {}, ...cells.map((_, index) =>
-          make(head || index === 0 ? "th" : "td", { class: index ? "number" : null, scope: head ? "col" : index ? null : "row" })));
+        h("tr", {}, ...cells.map((_, index) =>
+          h(head || index === 0 ? "th" : "td", { class: index ? "number" : null, scope: head ? "col" : index ? null : "row" })));
       this.#table.replaceChildren(
-        make("thead", {}, line(heads, true)),
-        make("tbody", {}, ...rows.map((row) => line(row, false))),
+        h("thead", {}, line(heads, true)),
+        h("tbody", {}, ...rows.map((row) => line(row, false))),
       );
     }
-    all.forEach((cells, row) => cells.forEach((text, index) => write(this.#table.rows[row].cells[index], text)));
+    all.forEach((cells, row) => cells.forEach((text, index) => say(this.#table.rows[row].cells[index], text)));
   }
 }
 
@@ -183,7 +158,7 @@ export function style(path) {
   const href = new URL(path, import.meta.url).href;
   for (const link of document.querySelectorAll("link[rel=stylesheet]")) if (link.href === href) return Promise.resolve();
   return new Promise((done) => {
-    const link = make("link", { rel: "stylesheet", href });
+    const link = h("link", { rel: "stylesheet", href });
     link.addEventListener("load", done, { once: true });
     link.addEventListener("error", done, { once: true });
     document.head.append(link);

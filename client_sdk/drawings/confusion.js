@@ -5,7 +5,8 @@
 // Up to LEGIBLE classes it is a table with a number in each cell. Beyond that each cell is a square
 // whose size says what its colour says, and one cell at a time is told in words: under the mouse,
 // or where the arrow keys have gone. What is wrong most often stands beside it in sentences.
-import { colour, make, onTheme, onWidth, write } from "./chart.js";
+import { colour, onTheme, onWidth } from "./chart.js";
+import { h, say } from "./dom.js";
 
 const LEGIBLE = 20; // classes
 const WORST = 8; // mistakes told in sentences
@@ -50,23 +51,23 @@ class Table {
   #key = "";
 
   constructor() {
-    this.table = make("table", { class: "confusion-table" });
-    this.element = make("div", { class: "scroller", tabindex: "0", role: "region", "aria-label": "Confusion matrix" }, this.table);
+    this.table = h("table", { class: "confusion-table" });
+    this.element = h("div", { class: "scroller", tabindex: "0", role: "region", "aria-label": "Confusion matrix" }, this.table);
   }
 
   #build(labels) {
     const key = JSON.stringify(labels);
     if (key === this.#key) return;
     this.#key = key;
-    const heads = labels.map((label) => make("th", { scope: "col" }, label));
-    const top = make("tr", {}, make("th", { class: "confusion-corner", scope: "col" }, "true ↓"), ...heads,
-      make("th", { scope: "col", class: "confusion-total" }, "examples"));
-    const over = make("tr", { class: "confusion-over" }, make("td"),
-      make("th", { colspan: labels.length, scope: "colgroup" }, "given"), make("td"));
-    this.#cells = labels.map(() => [...labels.map(() => make("td")), make("td", { class: "confusion-total" })]);
-    const rows = labels.map((label, place) => make("tr", {}, make("th", { scope: "row" }, label), ...this.#cells[place]));
-    this.table.replaceChildren(make("caption", { class: "hidden-but-read" }, "Rows are true classes, columns what the model said"),
-      make("thead", {}, over, top), make("tbody", {}, ...rows));
+    const heads = labels.map((label) => h("th", { scope: "col" }, label));
+    const top = h("tr", {}, h("th", { class: "confusion-corner", scope: "col" }, "true ↓"), ...heads,
+      h("th", { scope: "col", class: "confusion-total" }, "examples"));
+    const over = h("tr", { class: "confusion-over" }, h("td"),
+      h("th", { colspan: labels.length, scope: "colgroup" }, "given"), h("td"));
+    this.#cells = labels.map(() => [...labels.map(() => h("td")), h("td", { class: "confusion-total" })]);
+    const rows = labels.map((label, place) => h("tr", {}, h("th", { scope: "row" }, label), ...this.#cells[place]));
+    this.table.replaceChildren(h("caption", { class: "hidden-but-read" }, "Rows are true classes, columns what the model said"),
+      h("thead", {}, over, top), h("tbody", {}, ...rows));
   }
 
   show(data, asShares) {
@@ -75,7 +76,7 @@ class Table {
       const whole = sum(row);
       row.forEach((count, given) => {
         const cell = this.#cells[truth][given], part = percent(count, whole);
-        write(cell, asShares ? (whole ? rounded(part) : "–") : String(count));
+        say(cell, asShares ? (whole ? rounded(part) : "–") : String(count));
         cell.classList.toggle("right", truth === given);
         cell.classList.toggle("none", !count);
         // Rare mistakes are what one looks for; and never so dark that a number could not be read.
@@ -83,7 +84,7 @@ class Table {
         cell.style.setProperty("--part", `${Math.round(DARKEST * tint)}%`);
         cell.title = told(data, truth, given);
       });
-      write(this.#cells[truth][row.length], String(whole));
+      say(this.#cells[truth][row.length], String(whole));
     });
   }
 
@@ -99,13 +100,13 @@ class Squares {
   #gutter = 0; // beside and above the squares, for names
 
   constructor() {
-    this.canvas = make("canvas", {
+    this.canvas = h("canvas", {
       tabindex: "0", role: "application", "aria-label": "Confusion matrix: rows are true classes, columns what the model said. The arrow keys go from cell to cell",
     });
-    this.words = make("p", { class: "confusion-words", role: "status" });
-    this.frame = make("div", { class: "confusion-frame" }, this.canvas);
-    this.element = make("div", { class: "confusion-squares" },
-      make("p", { class: "small quiet", "aria-hidden": "true" }, "Rows are true classes, columns what the model said; the larger a square, the greater its share of the row."),
+    this.words = h("p", { class: "confusion-words", role: "status" });
+    this.frame = h("div", { class: "confusion-frame" }, this.canvas);
+    this.element = h("div", { class: "confusion-squares" },
+      h("p", { class: "small quiet", "aria-hidden": "true" }, "Rows are true classes, columns what the model said; the larger a square, the greater its share of the row."),
       this.frame, this.words);
     this.canvas.addEventListener("pointermove", (event) => this.#point(event));
     this.canvas.addEventListener("pointerdown", (event) => this.#point(event));
@@ -136,7 +137,7 @@ class Squares {
   #go(truth, given) {
     const last = this.#data.labels.length - 1;
     this.#at = { truth: Math.min(last, Math.max(0, truth)), given: Math.min(last, Math.max(0, given)) };
-    write(this.words, told(this.#data, this.#at.truth, this.#at.given));
+    say(this.words, told(this.#data, this.#at.truth, this.#at.given));
     this.#draw();
   }
 
@@ -215,25 +216,25 @@ let drawings = 0;
 function switches(onChange) {
   const name = `confusion-${(drawings += 1)}`;
   const choice = (value, words, checked) => {
-    const input = make("input", { type: "radio", name, value, checked });
+    const input = h("input", { type: "radio", name, value, checked });
     input.addEventListener("change", () => onChange(value === "shares"));
-    return make("label", {}, input, ` ${words}`);
+    return h("label", {}, input, ` ${words}`);
   };
-  return make("fieldset", { class: "confusion-switch" }, make("legend", { class: "hidden-but-read" }, "Numbers in the matrix"),
+  return h("fieldset", { class: "confusion-switch" }, h("legend", { class: "hidden-but-read" }, "Numbers in the matrix"),
     choice("shares", "percent of the true class", true), choice("counts", "examples", false));
 }
 
 function render({ model, el }) {
-  const worst = make("ul", { class: "confusion-worst" });
-  const heading = make("h3", {}, "Most often mistaken");
-  const aside = make("div", { class: "confusion-aside" }, heading, worst);
-  const place = make("div", { class: "confusion-picture" });
+  const worst = h("ul", { class: "confusion-worst" });
+  const heading = h("h3", {}, "Most often mistaken");
+  const aside = h("div", { class: "confusion-aside" }, heading, worst);
+  const place = h("div", { class: "confusion-picture" });
   let matrix, asShares = true;
   const chooser = switches((chosen) => {
     asShares = chosen;
     show();
   });
-  el.replaceChildren(make("div", { class: "confusion" }, chooser, make("div", { class: "confusion-parts" }, place, aside)));
+  el.replaceChildren(h("div", { class: "confusion" }, chooser, h("div", { class: "confusion-parts" }, place, aside)));
 
   function show() {
     const data = model.get("data");
@@ -247,7 +248,7 @@ function render({ model, el }) {
     matrix.show(data, asShares);
     const found = mistakes(data.counts);
     worst.replaceChildren(...found.map(({ truth, given, count }) =>
-      make("li", {}, make("strong", {}, data.labels[truth]), " taken for ", make("strong", {}, data.labels[given]), `: ${times(count)}`)));
+      h("li", {}, h("strong", {}, data.labels[truth]), " taken for ", h("strong", {}, data.labels[given]), `: ${times(count)}`)));
     aside.hidden = !found.length;
   }
 

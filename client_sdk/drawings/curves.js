@@ -7,7 +7,8 @@
 // Lines are told apart by colour and by dashes: bold is the held-out set, thin the participants'
 // mean, with rings the worst participant; the band is from the least to the greatest of them, the
 // darker one the middle half.
-import { Numbers, colour, formats, make, nameOf, onTheme, onWidth, pick, style, write } from "./chart.js";
+import { Numbers, colour, formats, nameOf, onTheme, onWidth, pick, style } from "./chart.js";
+import { h, say, svg } from "./dom.js";
 import uPlot from "./vendor/uplot/uPlot.esm.js";
 
 const HEIGHT = 260;
@@ -37,11 +38,11 @@ class Curves {
   #plot;
   #kind = "";
   #width = 0;
-  #heading = make("p", { class: "chart-picked" });
-  #list = make("ul", { class: "chart-runs" });
+  #heading = h("p", { class: "chart-picked" });
+  #list = h("ul", { class: "chart-runs" });
   #entries = [];
-  #canvas = make("div", { class: "chart-plot" });
-  #key = make("p", { class: "chart-key", "aria-hidden": "true" });
+  #canvas = h("div", { class: "chart-plot" });
+  #key = h("p", { class: "chart-key", "aria-hidden": "true" });
 
   constructor(el, metric) {
     this.#el = el;
@@ -49,9 +50,9 @@ class Curves {
     const word = metric[0].toUpperCase() + metric.slice(1).replaceAll("_", " ");
     this.numbers = new Numbers(`${word}, all numbers`);
     this.#canvas.style.height = `${HEIGHT}px`;
-    el.replaceChildren(make("div", { class: "chart curves" },
+    el.replaceChildren(h("div", { class: "chart curves" },
       this.#canvas, this.#key, this.#heading, this.#list, this.numbers.element));
-    this.#key.append(...KEY.map(([kind, text]) => make("span", {}, sample(kind), text)));
+    this.#key.append(...KEY.map(([kind, text]) => h("span", {}, sample(kind), text)));
     this.picker = pick(this.#canvas, `${word}, by round`, {
       count: () => this.#xs.length,
       at: (x) => this.#at(x),
@@ -130,7 +131,7 @@ class Curves {
 
   // The values at one round; without one, of each run's last that has any.
   #mark(index) {
-    write(this.#heading, !this.#xs.length ? "No round yet" : index === null ? "Latest" : this.#nameAt(index));
+    say(this.#heading, !this.#xs.length ? "No round yet" : index === null ? "Latest" : this.#nameAt(index));
     this.#values.forEach((lines, row) => {
       const known = (at) => lines.heldOut[at] !== null || lines.mean[at] !== null;
       let shown = index ?? this.#xs.length - 1;
@@ -138,13 +139,13 @@ class Curves {
       const { name, values } = this.#entries[row];
       const run = this.#runs[row];
       const at = index === null && this.#xs.length ? `, ${this.#xs[shown] ? `round ${this.#xs[shown]}` : "before round 1"}` : "";
-      write(name, `${run.name} (${run.id})${at}`);
+      say(name, `${run.name} (${run.id})${at}`);
       const refused = (lines.heldOut[shown] ?? null) === null && (lines.refused[shown] ?? null) !== null;
-      write(values.heldOut, refused ? `${formats.metric(lines.refused[shown])} (refused)` : formats.metric(lines.heldOut[shown]));
-      write(values.mean, formats.metric(lines.mean[shown]));
-      write(values.worst, this.#worst(lines, shown));
+      say(values.heldOut, refused ? `${formats.metric(lines.refused[shown])} (refused)` : formats.metric(lines.heldOut[shown]));
+      say(values.mean, formats.metric(lines.mean[shown]));
+      say(values.worst, this.#worst(lines, shown));
       const [low, high] = [lines.q1[shown] ?? null, lines.q3[shown] ?? null];
-      write(values.half, low === null ? "–" : `${formats.metric(low)} to ${formats.metric(high)}`);
+      say(values.half, low === null ? "–" : `${formats.metric(low)} to ${formats.metric(high)}`);
     });
     const plot = this.#plot;
     if (!plot) return;
@@ -234,26 +235,26 @@ const KEY = [
 
 // A small picture of how something is drawn, for keys and legends.
 function sample(kind, row = 0) {
-  const svg = make("svg:svg", { width: 28, height: 12, "aria-hidden": "true", class: "chart-sample" });
+  const picture = svg("svg", { width: 28, height: 12, "aria-hidden": "true", class: "chart-sample" });
   if (kind === "half" || kind === "all") {
-    svg.append(make("svg:rect", { width: 28, height: 12, rx: 2, class: `chart-band-${kind}` }));
-    return svg;
+    picture.append(svg("rect", { width: 28, height: 12, rx: 2, class: `chart-band-${kind}` }));
+    return picture;
   }
   const dash = kind === "mean" ? [3, 3] : DASHES[row % DASHES.length];
-  svg.append(make("svg:line", { x1: 0, x2: 28, y1: 6, y2: 6, class: `chart-line-${kind}`, "stroke-dasharray": dash.join(" ") || null, "data-series": (row % COLOURS) + 1 }));
-  if (kind === "worst") svg.append(make("svg:circle", { cx: 14, cy: 6, r: 3, class: "chart-ring" }));
-  return svg;
+  picture.append(svg("line", { x1: 0, x2: 28, y1: 6, y2: 6, class: `chart-line-${kind}`, "stroke-dasharray": dash.join(" ") || null, "data-series": (row % COLOURS) + 1 }));
+  if (kind === "worst") picture.append(svg("circle", { cx: 14, cy: 6, r: 3, class: "chart-ring" }));
+  return picture;
 }
 
 // A run in the legend: how it is drawn, its name, and its values.
 function entry(row) {
-  const name = make("span");
+  const name = h("span");
   const values = {};
   const facts = [["heldOut", "held-out"], ["mean", "mean"], ["worst", "worst"], ["half", "middle half"]];
-  const list = make("dl", {}, ...facts.map(([key, word]) =>
-    make("div", {}, make("dt", {}, word), (values[key] = make("dd", {}, "–")))));
-  const head = make("p", {}, sample("heldOut", row), name);
-  return { element: make("li", {}, head, list), name, values };
+  const list = h("dl", {}, ...facts.map(([key, word]) =>
+    h("div", {}, h("dt", {}, word), (values[key] = h("dd", {}, "–")))));
+  const head = h("p", {}, sample("heldOut", row), name);
+  return { element: h("li", {}, head, list), name, values };
 }
 
 function render({ model, el }) {

@@ -7,7 +7,8 @@
 // was made from. An arc above the trunk leads back to a version that is not the last one served: a
 // rollback's, or that of a version made from an older one. Stages have a colour and a shape.
 // One version at a time can be reached by Tab, the others by the arrow keys; Enter opens it.
-import { formats, make, onWidth, ticks, write } from "./chart.js";
+import { formats, onWidth, ticks } from "./chart.js";
+import { h, say, svg } from "./dom.js";
 
 const COLUMN = { least: 18, most: 200 };
 const EDGE = 24; // beside the first and the last column
@@ -60,17 +61,17 @@ function summary(versions) {
 }
 
 function sample(shape) {
-  const mark = make("svg:path", { d: SHAPES[shape], class: `lineage-mark lineage-${shape}` });
-  return make("svg:svg", { viewBox: "-10 -10 20 20", width: 20, height: 20, "aria-hidden": "true" }, mark);
+  const mark = svg("path", { d: SHAPES[shape], class: `lineage-mark lineage-${shape}` });
+  return svg("svg", { viewBox: "-10 -10 20 20", width: 20, height: 20, "aria-hidden": "true" }, mark);
 }
 
 class Node {
   constructor() {
-    this.mark = make("svg:path");
-    this.value = make("svg:path", { class: "lineage-value" });
-    this.hit = make("svg:rect", { class: "lineage-hit" });
-    this.title = make("svg:text", { "text-anchor": "middle", "aria-hidden": "true" });
-    this.element = make("svg:a", { tabindex: "-1" }, this.hit, this.mark, this.value, this.title);
+    this.mark = svg("path");
+    this.value = svg("path", { class: "lineage-value" });
+    this.hit = svg("rect", { class: "lineage-hit" });
+    this.title = svg("text", { "text-anchor": "middle", "aria-hidden": "true" });
+    this.element = svg("a", { tabindex: "-1" }, this.hit, this.mark, this.value, this.title);
   }
 }
 
@@ -83,16 +84,16 @@ class Lineage {
   #shownLast = 0;
 
   constructor(el) {
-    this.summary = make("p", { class: "lineage-summary" });
+    this.summary = h("p", { class: "lineage-summary" });
     this.lines = Object.fromEntries(["grid", "below", "trunk", "gap", "arc", "course"].map((name) =>
-      [name, make("svg:path", { class: `lineage-${name}` })]));
-    this.group = make("svg:g");
-    this.svg = make("svg:svg", { role: "group", "aria-label": "Versions, oldest first" }, ...Object.values(this.lines), this.group);
-    this.axis = make("div", { class: "lineage-axis", "aria-hidden": "true" });
-    this.scroller = make("div", { class: "lineage-scroller" }, this.svg);
-    this.told = make("p", { class: "lineage-told", "aria-hidden": "true" });
-    const key = make("ul", { class: "lineage-key", "aria-label": "Shapes" }, ...KEY.map(([shape, words]) => make("li", {}, sample(shape), words)));
-    el.replaceChildren(make("div", { class: "lineage" }, this.summary, make("div", { class: "lineage-frame" }, this.axis, this.scroller), this.told, key));
+      [name, svg("path", { class: `lineage-${name}` })]));
+    this.group = svg("g");
+    this.svg = svg("svg", { role: "group", "aria-label": "Versions, oldest first" }, ...Object.values(this.lines), this.group);
+    this.axis = h("div", { class: "lineage-axis", "aria-hidden": "true" });
+    this.scroller = h("div", { class: "lineage-scroller" }, this.svg);
+    this.told = h("p", { class: "lineage-told", "aria-hidden": "true" });
+    const key = h("ul", { class: "lineage-key", "aria-label": "Shapes" }, ...KEY.map(([shape, words]) => h("li", {}, sample(shape), words)));
+    el.replaceChildren(h("div", { class: "lineage" }, this.summary, h("div", { class: "lineage-frame" }, this.axis, this.scroller), this.told, key));
     this.group.addEventListener("keydown", (event) => this.#step(event));
     for (const kind of ["focusin", "pointerover"]) this.group.addEventListener(kind, (event) => this.#tell(event));
     this.stop = onWidth(el, (width) => {
@@ -110,7 +111,7 @@ class Lineage {
       node.element.remove();
       this.#nodes.delete(number);
     }
-    write(this.summary, summary(versions));
+    say(this.summary, summary(versions));
     this.#pick(this.#current);
     this.#draw();
   }
@@ -187,7 +188,7 @@ class Lineage {
     const scale = (value) => plot.top + plot.height * (1 - (value - first) / (marks.at(-1) - first));
     this.lines.grid.setAttribute("d", marks.map((mark) => `M0 ${Math.round(scale(mark)) + 0.5}H${width}`).join(""));
     const digits = Math.max(0, -Math.floor(Math.log10(unit)));
-    this.axis.replaceChildren(make("span", { class: "lineage-metric" }, this.#metric.replaceAll("_", " ")), ...marks.map((mark) => make("span", {}, mark.toFixed(digits))));
+    this.axis.replaceChildren(h("span", { class: "lineage-metric" }, this.#metric.replaceAll("_", " ")), ...marks.map((mark) => h("span", {}, mark.toFixed(digits))));
     marks.forEach((mark, place) => (this.axis.children[place + 1].style.top = `${scale(mark)}px`));
     this.axis.children[0].style.top = `${plot.top - 32}px`;
     const course = this.#versions.filter((one) => isTrunk(one) && one.metrics[this.#metric] !== undefined);
@@ -210,7 +211,7 @@ class Lineage {
     for (const [name, number] of Object.entries({ x: here - step / 2, y: 0, width: step, height: size.height })) node.hit.setAttribute(name, number);
     node.title.setAttribute("x", here);
     node.title.setAttribute("y", size.height - 8);
-    write(node.title, isNamed || version.stage === "published" ? `v${version.number}` : "");
+    say(node.title, isNamed || version.stage === "published" ? `v${version.number}` : "");
     node.title.classList.toggle("lineage-served", version.stage === "published");
     if (!this.#nodes.has(version.number)) {
       this.#nodes.set(version.number, node);
@@ -251,7 +252,7 @@ class Lineage {
       this.#current = number;
       this.#nodes.get(number)?.element.setAttribute("tabindex", "0");
     }
-    write(this.told, `${said(version, this.#metric)}.${version.reason ? ` ${version.reason[0].toUpperCase()}${version.reason.slice(1)}.` : ""}`);
+    say(this.told, `${said(version, this.#metric)}.${version.reason ? ` ${version.reason[0].toUpperCase()}${version.reason.slice(1)}.` : ""}`);
   }
 }
 

@@ -16,6 +16,22 @@ export function metric(value) {
 /** 83 % */
 export const share = (value) => `${Math.floor(100 * value + 1e-9)}${THIN}%`;
 
+/** 83.4 % */
+export const percent = (value) => `${(100 * value).toFixed(1)} %`;
+
+/** 7, 0.4321: a number of any size. */
+export const plain = (value) => (Number.isInteger(value) ? String(value) : value.toPrecision(4));
+
+/** 4.2 MB, in decimal units */
+export function size(bytes) {
+  let left = bytes;
+  for (const unit of ["B", "kB", "MB", "GB"]) {
+    if (left < 1000) return `${unit === "B" || left >= 100 ? left.toFixed(0) : left.toFixed(1)} ${unit}`;
+    left /= 1000;
+  }
+  return `${left.toFixed(1)} TB`;
+}
+
 /** Some accuracy, told as a share with a decimal; other metrics as they are. */
 export const named = (name, value) =>
   name.includes("accuracy") ? `${(100 * value).toFixed(1)}${THIN}%` : metric(value);
@@ -28,14 +44,19 @@ export function duration(seconds) {
 }
 
 /** The same in whole seconds, for what changes by the second. */
-export function inWords(seconds) {
-  const whole = Math.max(0, Math.floor(seconds));
-  if (whole < 60) return `${whole} s`;
-  if (whole < 3600) return `${Math.floor(whole / 60)} min${whole % 60 ? ` ${whole % 60} s` : ""}`;
-  const minutes = Math.floor(whole / 60);
-  if (whole < 86400) return `${Math.floor(minutes / 60)} h${minutes % 60 ? ` ${minutes % 60} min` : ""}`;
-  const hours = Math.floor(whole / 3600);
-  return `${Math.floor(hours / 24)} d${hours % 24 ? ` ${hours % 24} h` : ""}`;
+export const inWords = (seconds) => units(seconds).slice(0, 2).join(" ");
+
+const UNITS = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
+
+/** ["1 h", "5 min", "5 s"]: whole seconds, the greatest unit first, as the server tells them. */
+export function units(seconds) {
+  const parts = [];
+  let left = Math.max(0, Math.floor(seconds));
+  for (const [size, unit] of UNITS) {
+    if (left >= size) parts.push(`${Math.floor(left / size)} ${unit}`);
+    left %= size;
+  }
+  return parts.length ? parts : ["0 s"];
 }
 
 /** 4:05, 1:02:33: what is left of a countdown. */
@@ -47,13 +68,7 @@ export function clockface(seconds) {
 }
 
 /** just now, 12 s ago, 3 min ago */
-export function ago(seconds) {
-  if (seconds < 3) return "just now";
-  if (seconds < 60) return `${Math.floor(seconds)} s ago`;
-  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ago`;
-  if (seconds < 86400) return `${Math.floor(seconds / 3600)} h ago`;
-  return `${Math.floor(seconds / 86400)} d ago`;
-}
+export const ago = (seconds) => (seconds < 5 ? "just now" : `${units(seconds)[0]} ago`);
 
 /** 14:03:27, with the day where it is not today's. */
 export function timeOfDay(moment, now = Date.now(), { seconds = true } = {}) {

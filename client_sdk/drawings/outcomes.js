@@ -3,7 +3,8 @@
 // model.data      {runs: [history, …]}: the histories of the API, `GET /api/v1/runs/{id}/history`;
 //                 the first one is drawn
 // model.measure   "outcomes" (the default), "seconds" or "bytes"
-import { Numbers, formats, make, nameOf, onWidth, pick, style, ticks, write } from "./chart.js";
+import { Numbers, formats, nameOf, onWidth, pick, style, ticks } from "./chart.js";
+import { h, say, svg } from "./dom.js";
 
 const HEIGHT = 200;
 const LEFT = 52;
@@ -40,17 +41,17 @@ class Outcomes {
   #width = 0;
   #picked = null;
   #swatches = new Map();
-  #heading = make("p", { class: "chart-picked" });
-  #legend = make("ul", { class: "chart-legend" });
-  #svg = make("svg:svg", { "aria-hidden": "true", height: HEIGHT });
-  #plot = make("div", { class: "chart-plot" }, this.#svg);
+  #heading = h("p", { class: "chart-picked" });
+  #legend = h("ul", { class: "chart-legend" });
+  #svg = svg("svg", { "aria-hidden": "true", height: HEIGHT });
+  #plot = h("div", { class: "chart-plot" }, this.#svg);
   #id = `outcomes-${++made}`;
 
   constructor(el, measure) {
     this.#measure = MEASURES[measure] ?? MEASURES.outcomes;
     this.numbers = new Numbers(`${this.#measure.title}, all numbers`);
     this.#plot.style.height = `${HEIGHT}px`;
-    el.replaceChildren(make("div", { class: "chart outcomes" }, this.#heading, this.#plot, this.#legend, this.numbers.element));
+    el.replaceChildren(h("div", { class: "chart outcomes" }, this.#heading, this.#plot, this.#legend, this.numbers.element));
     this.#legend.append(...this.#measure.parts.map((part) => this.#entry(...part)));
     this.picker = pick(this.#plot, `${this.#measure.title}, by round`, {
       count: () => this.#rounds.length,
@@ -76,11 +77,11 @@ class Outcomes {
   }
 
   #entry(key, word) {
-    const value = make("output", { class: "chart-value" });
+    const value = h("output", { class: "chart-value" });
     this.#swatches.set(key, value);
-    const box = make("svg:rect", { width: 12, height: 12, rx: 2, class: "chart-part", "data-part": key, fill: this.#fill(key) });
-    const swatch = make("svg:svg", { width: 12, height: 12, "aria-hidden": "true" }, box);
-    return make("li", {}, swatch, make("span", {}, word), value);
+    const box = svg("rect", { width: 12, height: 12, rx: 2, class: "chart-part", "data-part": key, fill: this.#fill(key) });
+    const swatch = svg("svg", { width: 12, height: 12, "aria-hidden": "true" }, box);
+    return h("li", {}, swatch, h("span", {}, word), value);
   }
 
   #say(round) {
@@ -106,9 +107,9 @@ class Outcomes {
   #mark(index) {
     this.#picked = index;
     const round = this.#rounds[index ?? this.#rounds.length - 1];
-    write(this.#heading, round ? nameOf(round) : "No round yet");
+    say(this.#heading, round ? nameOf(round) : "No round yet");
     for (const [key, , value] of this.#measure.parts) {
-      write(this.#swatches.get(key), round ? this.#measure.format(value(round)) : "–");
+      say(this.#swatches.get(key), round ? this.#measure.format(value(round)) : "–");
     }
     for (const column of this.#svg.querySelectorAll(".chart-column")) {
       column.classList.toggle("chart-dim", index !== null && Number(column.dataset.index) !== index);
@@ -133,29 +134,29 @@ class Outcomes {
 
   #patterns() {
     const hatch = (key) =>
-      make("svg:pattern", { id: `${this.#id}-${key}`, width: 5, height: 5, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)", class: "chart-part", "data-part": key },
-        make("svg:rect", { width: 5, height: 5, class: "chart-hatch-ground" }),
-        make("svg:rect", { width: 2.5, height: 5 }));
-    return make("svg:defs", {}, ...[...HATCHED].map(hatch));
+      svg("pattern", { id: `${this.#id}-${key}`, width: 5, height: 5, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)", class: "chart-part", "data-part": key },
+        svg("rect", { width: 5, height: 5, class: "chart-hatch-ground" }),
+        svg("rect", { width: 2.5, height: 5 }));
+    return svg("defs", {}, ...[...HATCHED].map(hatch));
   }
 
   #gridLine(mark, y) {
-    return make("svg:g", { class: "chart-grid" },
-      make("svg:line", { x1: LEFT, x2: this.#width, y1: y, y2: y }),
-      make("svg:text", { x: LEFT - 8, y: y + 4, "text-anchor": "end" }, this.#measure.format(mark)));
+    return svg("g", { class: "chart-grid" },
+      svg("line", { x1: LEFT, x2: this.#width, y1: y, y2: y }),
+      svg("text", { x: LEFT - 8, y: y + 4, "text-anchor": "end" }, this.#measure.format(mark)));
   }
 
   #column(round, index, y) {
     const slot = this.#slot;
     const width = Math.max(1, Math.min(44, slot * 0.72));
     const x = LEFT + slot * index + (slot - width) / 2;
-    const column = make("svg:g", { class: "chart-column", "data-index": index });
+    const column = svg("g", { class: "chart-column", "data-index": index });
     let total = 0;
     for (const [key, , value] of this.#measure.parts) {
       const amount = value(round);
       if (!(amount > 0)) continue;
       const top = y(total + amount);
-      column.append(make("svg:rect", { x, width, y: top, height: Math.max(0.5, y(total) - top), class: "chart-part", "data-part": key, fill: this.#fill(key) }));
+      column.append(svg("rect", { x, width, y: top, height: Math.max(0.5, y(total) - top), class: "chart-part", "data-part": key, fill: this.#fill(key) }));
       total += amount;
     }
     return column;
@@ -169,7 +170,7 @@ class Outcomes {
       const text = [named || (failed && this.#slot > 30) ? round.number : "", failed && this.#slot > 8 ? "✕" : ""].join(" ").trim();
       if (!text) return [];
       const x = LEFT + this.#slot * (index + 0.5);
-      return [make("svg:text", { x, y: HEIGHT - 8, "text-anchor": "middle", class: failed ? "chart-failed" : null }, text)];
+      return [svg("text", { x, y: HEIGHT - 8, "text-anchor": "middle", class: failed ? "chart-failed" : null }, text)];
     });
   }
 }

@@ -8,7 +8,7 @@ import { clockface, count, duration, inWords, plural, timeOfDay } from "./number
 import { now, onTick } from "./ticks.js";
 
 const PHASES = ["selecting", "training", "aggregating", "evaluating"];
-const ENDS = { published: "published", failed: "failed", cancelled: "cancelled" };
+const ENDS = ["published", "failed", "cancelled"];
 
 function render({ model, el }) {
   const bar = phaseBar();
@@ -69,7 +69,7 @@ function spans({ round }, time) {
     const broken = at === last && round.phase !== "published";
     return { phase, when: broken ? "broken" : "done", took: duration((Date.parse(following) - start) / 1000), filled: 1 };
   });
-  const ended = ENDS[round.phase];
+  const ended = ENDS.includes(round.phase) ? round.phase : null;
   const total = ended ? `${duration((Date.parse(round.ended_at) - Date.parse(round.opened_at)) / 1000)} in all` : "";
   return [...found, { phase: ended ?? "published", when: ended ? "ended" : "to-come", took: total, filled: ended ? 1 : 0 }];
 }

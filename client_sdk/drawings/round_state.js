@@ -28,9 +28,6 @@ export function fold(state, events) {
   return draft.done();
 }
 
-/** The state after one event. */
-export const apply = (state, event) => fold(state, [event]);
-
 // Where an assignment stands in the list; lists only grow at their end.
 const places = new WeakMap();
 

@@ -5,45 +5,41 @@
 // model.title   what they are, for those who do not see them
 //
 // The length of a bar says what its number says; the numbers are there to be read.
-import { make, write } from "./chart.js";
+import { h, say } from "./dom.js";
+import { percent, plain } from "./numbers.js";
 
 const FIRST = 15; // bars, before somebody asks for the others
 
 function share(score) {
-  const percent = 100 * score;
-  if (percent > 0 && percent < 0.1) return "< 0.1 %";
-  if (percent < 100 && percent > 99.9) return "> 99.9 %";
-  return `${percent.toFixed(1)} %`;
-}
-
-function plain(value) {
-  return Number.isInteger(value) ? String(value) : value.toPrecision(4);
+  if (score > 0 && score < 0.001) return "< 0.1 %";
+  if (score < 1 && score > 0.999) return "> 99.9 %";
+  return percent(score);
 }
 
 class Row {
   constructor() {
-    this.label = make("span", { class: "score-label" });
-    this.fill = make("span", { class: "score-fill" });
-    this.value = make("span", { class: "score-value" });
-    this.note = make("span", { class: "score-note" });
-    const bar = make("span", { class: "score-bar", "aria-hidden": "true" }, this.fill);
-    this.element = make("li", { class: "score" }, this.label, bar, this.value, this.note);
+    this.label = h("span", { class: "score-label" });
+    this.fill = h("span", { class: "score-fill" });
+    this.value = h("span", { class: "score-value" });
+    this.note = h("span", { class: "score-note" });
+    const bar = h("span", { class: "score-bar", "aria-hidden": "true" }, this.fill);
+    this.element = h("li", { class: "score" }, this.label, bar, this.value, this.note);
   }
 
   show({ label, score, note }, most, isValue) {
-    write(this.label, label);
-    write(this.value, isValue ? plain(score) : share(score));
-    write(this.note, note ?? "");
+    say(this.label, label);
+    say(this.value, isValue ? plain(score) : share(score));
+    say(this.note, note ?? "");
     this.note.hidden = !note;
     this.fill.style.width = `${most > 0 ? (100 * Math.abs(score)) / most : 0}%`;
   }
 }
 
 function render({ model, el }) {
-  const list = make("ol", { class: "scores" });
-  const rest = make("ol", { class: "scores" });
-  const summary = make("summary");
-  const more = make("details", { class: "scores-more" }, summary, rest);
+  const list = h("ol", { class: "scores" });
+  const rest = h("ol", { class: "scores" });
+  const summary = h("summary");
+  const more = h("details", { class: "scores-more" }, summary, rest);
   const rows = [];
   el.replaceChildren(list, more);
 
@@ -61,7 +57,7 @@ function render({ model, el }) {
       rows[place].show(one, most, isValue);
     });
     more.hidden = scores.length <= FIRST;
-    write(summary, `All ${scores.length}`);
+    say(summary, `All ${scores.length}`);
   }
 
   show();

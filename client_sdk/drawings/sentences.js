@@ -8,6 +8,7 @@
 //   [ … ]        left out when something in it is not known
 //
 // No sentence ends in a stop: the reason may follow.
+import { count, inWords, percent, size } from "./numbers.js";
 
 // prettier-ignore
 export const SENTENCES = {
@@ -152,25 +153,9 @@ function word(found, words) {
 }
 
 const FORMATS = {
-  share: (value) => `${(100 * value).toFixed(1)} %`,
+  share: percent,
   metric: (value) => String(Number(Number(value).toPrecision(4))),
-  count: (value) => String(value).replace(/\B(?=(\d{3})+$)/g, "\u202f"),
-  size: (value) => {
-    let left = value;
-    for (const unit of ["B", "kB", "MB", "GB"]) {
-      if (left < 1000) return `${unit === "B" || left >= 100 ? left.toFixed(0) : left.toFixed(1)} ${unit}`;
-      left /= 1000;
-    }
-    return `${left.toFixed(1)} TB`;
-  },
-  seconds: (value) => {
-    if (value < 10) return `${Number(value.toFixed(1))} s`;
-    const parts = [];
-    let left = Math.round(value);
-    for (const [size, unit] of [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]]) {
-      if (left >= size) parts.push(`${Math.floor(left / size)} ${unit}`);
-      left %= size;
-    }
-    return parts.slice(0, 2).join(" ");
-  },
+  count,
+  size,
+  seconds: (value) => (value < 10 ? `${Number(value.toFixed(1))} s` : inWords(Math.round(value))),
 };

@@ -201,7 +201,7 @@ class Lane {
 }
 
 /** When each activity began and ended, in milliseconds; null for one that is not known of. */
-export function spansOf(one, time) {
+function spansOf(one, time) {
   const began = ACTIVITIES.map((name) => one.activities[name] ?? (name === "training" ? one.training_at : null)).map((moment) => moment && Date.parse(moment));
   const end = time ?? Date.parse(one.uploaded_at ?? one.ended_at ?? one.last_seen_at ?? one.invited_at);
   // A report of training is of training, whatever the state was called when the first report came.

@@ -66,7 +66,7 @@ def _time(value: datetime, kind: str, told: str) -> SafeString:
 
 
 def units(seconds: float) -> list[str]:
-    """Whole seconds in units, the greatest first; as clock.js tells them.
+    """Whole seconds in units, the greatest first; as drawings/numbers.js tells them.
 
     Example:
         >>> units(3905)

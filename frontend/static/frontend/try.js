@@ -2,20 +2,13 @@
 //
 // The photo is shown from this browser's own memory, and sent as it is; a worker of the server
 // answers the request. A newer question takes an older one's place.
+import { h } from "../drawings/dom.js";
 import { Model } from "../drawings/model.js";
+import { percent, plain } from "../drawings/numbers.js";
 import scores from "../drawings/scores.js";
 
 const TYPES = ["image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp"];
 
-function make(name, attributes = {}, ...children) {
-  const element = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
-  element.append(...children);
-  return element;
-}
-
-const percent = (score) => `${(100 * score).toFixed(1)} %`;
-const plain = (value) => (Number.isInteger(value) ? String(value) : value.toPrecision(4));
 const lasted = (seconds) => (seconds < 0.995 ? `${Math.max(1, Math.round(1000 * seconds))} ms` : `${seconds.toFixed(1)} s`);
 
 // What can be done about each refusal, beside its reason.
@@ -81,7 +74,7 @@ class Try extends HTMLElement {
     this.#asking?.abort();
     const asking = (this.#asking = new AbortController()), began = performance.now();
     this.#answer.setAttribute("aria-busy", "true");
-    if (!this.#answer.querySelector(".answer-top")) this.#answer.replaceChildren(make("p", { class: "quiet" }, "Asking a worker …"));
+    if (!this.#answer.querySelector(".answer-top")) this.#answer.replaceChildren(h("p", { class: "quiet" }, "Asking a worker …"));
     try {
       const answer = await fetch(this.form.action + query, {
         method: "POST", body, signal: asking.signal,
@@ -101,7 +94,7 @@ class Try extends HTMLElement {
   #refuse({ code, detail, taken }) {
     const advice = code === "try_unanswered" && taken ? "It may be loading the model for the first time, or measuring a round. Try again." : ADVICE[code];
     const title = code === "try_unanswered" ? (taken ? "A worker is still at it." : "No worker answered.") : "That did not work.";
-    this.#answer.replaceChildren(make("div", { class: "notice", "data-kind": "error" }, make("p", {}, make("strong", {}, title), ` ${detail}`), ...(advice ? [make("p", {}, advice)] : [])));
+    this.#answer.replaceChildren(h("div", { class: "notice", "data-kind": "error" }, h("p", {}, h("strong", {}, title), ` ${detail}`), ...(advice ? [h("p", {}, advice)] : [])));
     this.#bars.set("data", { scores: [] });
     this.#answer.removeAttribute("aria-busy");
   }
@@ -111,11 +104,11 @@ class Try extends HTMLElement {
     const top = sorted[0];
     const title = { classes: top.label, labels: this.#those(sorted), values: found.length === 1 ? plain(top.score) : "" }[kind];
     const sure = kind === "classes" ? `${percent(top.score)} sure. ` : "";
-    const words = make("div", {}, make("p", { class: "answer-label" }, title),
-      make("p", { class: "quiet" }, `${sure}Version ${version} answered in ${lasted(whole)}, ${lasted(seconds)} of it in the model.`));
+    const words = h("div", {}, h("p", { class: "answer-label" }, title),
+      h("p", { class: "quiet" }, `${sure}Version ${version} answered in ${lasted(whole)}, ${lasted(seconds)} of it in the model.`));
     const parts = [words];
-    if (seen) parts.unshift(make("figure", { class: "seen" }, make("img", { src: seen, alt: "Your photo as the model saw it" }), make("figcaption", {}, "as the model saw it")));
-    this.#answer.replaceChildren(make("div", { class: "answer-top" }, ...parts));
+    if (seen) parts.unshift(h("figure", { class: "seen" }, h("img", { src: seen, alt: "Your photo as the model saw it" }), h("figcaption", {}, "as the model saw it")));
+    this.#answer.replaceChildren(h("div", { class: "answer-top" }, ...parts));
     this.#bars.set("data", { scores: kind === "values" && found.length === 1 ? [] : sorted, kind });
   }
 
