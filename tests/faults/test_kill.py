@@ -7,6 +7,8 @@ from functools import partial
 
 import pytest
 import redis
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
 
 from fedserver import valkey
 from models_app import blobs
@@ -92,7 +94,9 @@ def test_killed_processes_change_no_bit_of_any_version(federation: Federation, s
 def test_a_valkey_that_forgets_everything_or_is_killed_changes_nothing(
     federation: Federation,
 ) -> None:
-    broker = redis.Redis.from_url(valkey.url(federation.home))
+    # A flush may come while a killed one is not back yet: then it waits.
+    patience = Retry(ConstantBackoff(0.1), 100)
+    broker = redis.Redis.from_url(valkey.url(federation.home), retry=patience)
     flushes = [Blow(kind, number, broker.flushall) for kind, number in FLUSHES]
     kills = [Blow(kind, number, partial(federation.kill, "valkey")) for kind, number in RESTARTS]
     shaken = federation.train("shaken", ROUNDS, [*flushes, *kills])
