@@ -7,12 +7,15 @@ people   alice is an owner, bob an operator, victor a viewer
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
 import numpy as np
+import pytest
 from django.contrib.auth.models import User
+from django.core.management import call_command
+from pytest_django import DjangoDbBlocker
 
 from accounts.roles import Role
 from client_sdk import wire
@@ -27,6 +30,7 @@ from rounds.models import Assignment, JoinCode, Round, Run
 from tests.models_app.conftest import two_layers
 from tests.rounds.conftest import Enrolled, person, renewed_token
 from tests.rounds.updates import admitted, carry, manifest_of, update_bytes
+from tests.serving import serving
 
 LABELS = [str(digit) for digit in range(10)]
 IMAGE = (8, 8, 1)
@@ -306,3 +310,27 @@ def settle(admission: intake.Admission, body: bytes) -> None:
         intake.settle(admission, landing)
     finally:
         landing.close()
+
+
+# --- Fixtures for a file whose tests share one scene ----------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def database(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
+    """As `transactional_db`: the database, emptied after all tests of a file, not after each."""
+    with django_db_blocker.unblock():
+        yield
+        call_command("flush", interactive=False, verbosity=0)
+
+
+@pytest.fixture(scope="module")
+def scene(transactional_db: None, valkey_server: str) -> Scene:
+    """One scene for all tests of a file; they look and change little."""
+    return make()
+
+
+@pytest.fixture(scope="module")
+def server(scene: Scene) -> Iterator[str]:
+    """One server for all tests of a file."""
+    with serving() as port:
+        yield f"http://127.0.0.1:{port}"

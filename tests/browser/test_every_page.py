@@ -1,15 +1,13 @@
 """What is asked of every page, whatever it shows: to be read by everybody, everywhere, in peace."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import pytest
 from django.contrib.auth.models import User
-from django.core.management import call_command
 from django.urls import reverse
 from playwright.sync_api import Page, expect
-from pytest_django import DjangoDbBlocker
 
 from frontend import urls
 from rounds import enrolment, lifecycle
@@ -17,7 +15,6 @@ from rounds.models import Participant, Run
 from tests.browser import scene as scenes
 from tests.browser.conftest import SignIn
 from tests.browser.scene import Scene
-from tests.serving import serving
 
 WIDE, PHONE = {"width": 1400, "height": 900}, {"width": 390, "height": 844}
 # No pages, but addresses that answer with something else.
@@ -85,25 +82,8 @@ PLACES = {
 ALIKE = {"round-decide", "version-decide", "participant-decide", "join-code-decide", "token-delete"}
 
 
-@pytest.fixture(scope="module")
-def transactional_db(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
-    """The database, emptied after all tests of this file and not after each."""
-    with django_db_blocker.unblock():
-        yield
-        call_command("flush", interactive=False, verbosity=0)
-
-
-@pytest.fixture(scope="module")
-def scene(transactional_db: None, valkey_server: str) -> Scene:
-    """One scene for all tests of this file; they look and change little."""
-    return scenes.make()
-
-
-@pytest.fixture(scope="module")
-def server(scene: Scene) -> Iterator[str]:
-    """One server for all tests of this file."""
-    with serving() as port:
-        yield f"http://127.0.0.1:{port}"
+# One scene and one server for all tests of this file, and not for each.
+transactional_db, scene, server = scenes.database, scenes.scene, scenes.server
 
 
 def show(page: Page, path: str) -> None:

@@ -6,9 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from django.contrib.auth.models import User
-from django.core.management import call_command
 from playwright.sync_api import Page, expect
-from pytest_django import DjangoDbBlocker
 
 from accounts.models import PersonalToken
 from frontend import sentences
@@ -18,28 +16,12 @@ from rounds import lifecycle
 from tests.browser import scene as scenes
 from tests.browser.conftest import Console, SignIn
 from tests.browser.scene import Scene
-from tests.serving import serving
 
 PASSWORD = "correct horse battery"
 
 
-@pytest.fixture(scope="module")
-def transactional_db(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
-    """The database, emptied after all tests of this file and not after each."""
-    with django_db_blocker.unblock():
-        yield
-        call_command("flush", interactive=False, verbosity=0)
-
-
-@pytest.fixture(scope="module")
-def scene(transactional_db: None, valkey_server: str) -> Scene:
-    return scenes.make()
-
-
-@pytest.fixture(scope="module")
-def server(scene: Scene) -> Iterator[str]:
-    with serving() as port:
-        yield f"http://127.0.0.1:{port}"
+# One scene and one server for all tests of this file, and not for each.
+transactional_db, scene, server = scenes.database, scenes.scene, scenes.server
 
 
 def live(page: Page, path: str) -> Page:

@@ -1,18 +1,14 @@
 """Runs in a real browser: the wizard by keyboard, decisions from the page, and pictures."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-import pytest
-from django.core.management import call_command
 from playwright.sync_api import Page, expect
-from pytest_django import DjangoDbBlocker
 
 from journal.models import Event
 from rounds.models import Run
 from tests.browser import scene as scenes
 from tests.browser.conftest import Console, SignIn
 from tests.browser.scene import Scene
-from tests.serving import serving
 
 # How many different colours a canvas shows: a blank one has a single one.
 COLOURS = """(canvas) => {
@@ -21,23 +17,8 @@ COLOURS = """(canvas) => {
 }"""
 
 
-@pytest.fixture(scope="module")
-def transactional_db(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
-    """The database, emptied after all tests of this file and not after each."""
-    with django_db_blocker.unblock():
-        yield
-        call_command("flush", interactive=False, verbosity=0)
-
-
-@pytest.fixture(scope="module")
-def scene(transactional_db: None, valkey_server: str) -> Scene:
-    return scenes.make()
-
-
-@pytest.fixture(scope="module")
-def server(scene: Scene) -> Iterator[str]:
-    with serving() as port:
-        yield f"http://127.0.0.1:{port}"
+# One scene and one server for all tests of this file, and not for each.
+transactional_db, scene, server = scenes.database, scenes.scene, scenes.server
 
 
 def preview(page: Page) -> str:
