@@ -144,6 +144,13 @@ def as_example(content: bytes, spec: InputSpec, *, invert: bool = False) -> np.n
     return pixels if spec.white == 255.0 else pixels * np.float32(spec.white / 255)
 
 
+def empty_examples(spec: InputSpec) -> np.ndarray:
+    """No examples at all, in the shape and type that `as_example` gives."""
+    height, width, channels = _target(spec)
+    shape = (0, height, width, channels)[: len(spec.shape) + 1]
+    return np.zeros(shape, np.uint8 if spec.white == 255.0 else np.float32)
+
+
 def as_png(example: np.ndarray, spec: InputSpec) -> bytes:
     """The picture of an example, as a model sees it.
 
