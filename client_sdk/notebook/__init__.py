@@ -1,0 +1,1 @@
+"""What a notebook shows: live rounds and runs, the operators' objects, and progress."""
