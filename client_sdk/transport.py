@@ -65,6 +65,11 @@ def version() -> str:
         return "0"
 
 
+def user_agent() -> str:
+    """What every request says of who sends it."""
+    return f"fedclient/{version()} python/{platform.python_version()}"
+
+
 def check_address(url: str) -> str:
     """The server's address without a slash at its end.
 
@@ -83,12 +88,13 @@ def check_address(url: str) -> str:
         raise AddressRefused(
             f"Expected an address without user, query or fragment. Received: {shown} with them"
         )
-    if parsed.scheme == "http" and not _is_local(parsed.host):
+    if parsed.scheme == "http" and not is_local(parsed.host):
         raise AddressRefused(f"Expected https for another machine. Received: {url!r}")
     return str(parsed).rstrip("/")
 
 
-def _is_local(host: str) -> bool:
+def is_local(host: str) -> bool:
+    """Whether a host is this machine."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:
@@ -130,11 +136,11 @@ class Transport:
         self._sleep = sleep
         self._client = httpx.Client(
             transport=transport,
-            headers={"User-Agent": f"fedclient/{version()} python/{platform.python_version()}"},
+            headers={"User-Agent": user_agent()},
             timeout=httpx.Timeout(60.0, connect=10.0),
             follow_redirects=False,
             # A proxy has no business between us and a server on this machine.
-            trust_env=not _is_local(httpx.URL(self.url).host),
+            trust_env=not is_local(httpx.URL(self.url).host),
         )
 
     def __enter__(self) -> Transport:
@@ -150,6 +156,10 @@ class Transport:
     def forget_token(self) -> None:
         """Log in anew at the next request."""
         self._token = None
+
+    def token(self, patience: float | None = None) -> str:
+        """The token of the next request, after a login where there is none."""
+        return self._current_token(patience)
 
     def log_in(self, patience: float | None = None) -> None:
         """Log in anew at once."""
