@@ -7,6 +7,7 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib.auth import get_user
+from django.contrib.auth.models import AnonymousUser
 from django.db.models import Q
 from django.utils import timezone
 from rest_framework import authentication, exceptions
@@ -43,15 +44,20 @@ class PersonalTokenAuthentication(authentication.BaseAuthentication):
         return 'Bearer realm="fedserver"'
 
 
+def holder_of(secret: str) -> Any:
+    """The person whose personal token this is, while it is good; nobody has no roles."""
+    tokens = PersonalToken.objects.select_related("user").filter(digest=digest(secret))
+    token = tokens.filter(Q(expires_at=None) | Q(expires_at__gt=timezone.now())).first()
+    return token.user if token else AnonymousUser()
+
+
 def roles_shown(secret: str, session_key: str) -> frozenset[str]:
     """The roles of the person whom a personal token or a session belongs to; empty for nobody.
 
     It is asked before a large body is read; who it is and what they may do, the view asks again.
     """
     if secret:
-        tokens = PersonalToken.objects.select_related("user").filter(digest=digest(secret))
-        token = tokens.filter(Q(expires_at=None) | Q(expires_at__gt=timezone.now())).first()
-        return roles_of(token.user) if token else frozenset()
+        return roles_of(holder_of(secret))
     store = import_module(settings.SESSION_ENGINE).SessionStore(session_key or None)
     return roles_of(get_user(SimpleNamespace(session=store)))  # type: ignore[arg-type]
 

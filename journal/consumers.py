@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 from collections import deque
+from collections.abc import Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -32,7 +33,7 @@ MOST_WORDS, WHILE = 20, 10.0
 
 
 class LiveConsumer(AsyncWebsocketConsumer):
-    """`ws/live/`, for everyone who may sign in."""
+    """`ws/live/`, for everyone who may sign in, by a session or by a personal token."""
 
     session = ""
     user = 0
@@ -49,7 +50,7 @@ class LiveConsumer(AsyncWebsocketConsumer):
 
     async def connect(self) -> None:
         await self.accept()
-        session = self.scope["cookies"].get(settings.SESSION_COOKIE_NAME, "")
+        session = _token(self.scope) or self.scope["cookies"].get(settings.SESSION_COOKIE_NAME, "")
         user = await admitted(session) if session else None
         if user is None:
             await self.close(UNAUTHENTICATED)
@@ -103,6 +104,13 @@ class LiveConsumer(AsyncWebsocketConsumer):
         except Exception:
             logger.exception("A live socket failed")
             await self.close(SERVER_FAILED)
+
+
+def _token(scope: Mapping[str, Any]) -> str:
+    """The personal token that a script or a notebook shows, for it has no session."""
+    headers = dict(scope["headers"])
+    scheme, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+    return token if scheme.lower() == "bearer" and token.startswith("fsu_") else ""
 
 
 def _reason(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""The doorkeeper: sockets end when the session that opened them does."""
+"""The doorkeeper: sockets end when the session or the token that opened them does."""
 
 import asyncio
 import logging
@@ -11,6 +11,7 @@ from django.conf import settings
 from django.contrib.auth import get_user
 from django.db import DatabaseError
 
+from accounts.authentication import holder_of
 from accounts.roles import Role, roles_of
 
 logger = logging.getLogger(__name__)
@@ -21,7 +22,7 @@ EVERY = 60.0  # seconds
 class Visitor(Protocol):
     """A socket, as the doorkeeper sees it."""
 
-    session: str
+    session: str  # or a personal token, as `admitted` takes it
     user: int
 
     async def dismiss(self) -> None: ...
@@ -74,7 +75,11 @@ class Doorkeeper:
 
 @database_sync_to_async
 def admitted(session: str) -> int | None:
-    """Who a session belongs to, if they may look: signed in, active, not expired."""
-    store = import_module(settings.SESSION_ENGINE).SessionStore(session)
-    user = get_user(SimpleNamespace(session=store))  # type: ignore[arg-type]
+    """Who a session or a personal token belongs to, if they may look: active, not expired."""
+    user = holder_of(session) if session.startswith("fsu_") else _signed_in(session)
     return user.pk if Role.VIEWER in roles_of(user) else None
+
+
+def _signed_in(session: str) -> Any:
+    store = import_module(settings.SESSION_ENGINE).SessionStore(session)
+    return get_user(SimpleNamespace(session=store))  # type: ignore[arg-type]

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any
 
@@ -16,6 +16,7 @@ from django.test import Client
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from accounts.models import PersonalToken
 from journal import consumers, doorkeeper, events
 from journal import hub as hubs
 from journal.hub import Hub
@@ -47,6 +48,11 @@ def cookie_of(name: str) -> str:
     return f"{settings.SESSION_COOKIE_NAME}={client.cookies[settings.SESSION_COOKIE_NAME].value}"
 
 
+def token_of(name: str) -> tuple[PersonalToken, str]:
+    """What a script of somebody who may only look shows."""
+    return PersonalToken.objects.issue(User.objects.create_user(name), "a notebook")
+
+
 awrite, awrite_kind = sync_to_async(write), sync_to_async(write_kind)
 aprogress, acookie = sync_to_async(progress), sync_to_async(cookie_of)
 
@@ -58,10 +64,13 @@ def cookie(db: None) -> str:
 
 @asynccontextmanager
 async def page(
-    server: str, cookie: str = "", origin: str | None = None
+    server: str,
+    cookie: str = "",
+    origin: str | None = None,
+    headers: Mapping[str, str] | None = None,
 ) -> AsyncIterator[ClientConnection]:
     url = server.replace("http", "ws") + "/ws/live/"
-    headers = {"Cookie": cookie} if cookie else {}
+    headers = headers or ({"Cookie": cookie} if cookie else {})
     async with connect(url, additional_headers=headers, origin=origin or server) as socket:  # type: ignore[arg-type]
         yield socket
 
@@ -321,6 +330,21 @@ async def test_after_valkey_lost_its_connections_the_page_hears_everything(
         client.client_kill_filter(_type="pubsub")
         await awrite(1)
         assert len(await shown(socket, 1)) == 1
+
+
+async def test_a_script_shows_a_personal_token_until_it_is_deleted(
+    server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doorkeeper, "EVERY", 0.3)
+    token, secret = await sync_to_async(token_of)("victor")
+    async with page(server, headers={"Authorization": f"Bearer {secret}"}) as socket:
+        await socket.send('{"after": 0}')
+        await awrite(1)
+        assert len(await shown(socket, 1)) == 1
+        await token.adelete()
+        assert await code_of(socket) == 4401
+    async with page(server, headers={"Authorization": f"Bearer {secret}"}) as socket:
+        assert await code_of(socket) == 4401
 
 
 async def test_who_has_not_signed_in_is_shown_nothing(server: str) -> None:
