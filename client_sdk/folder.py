@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote_to_bytes
@@ -103,15 +103,19 @@ class ImageFolder:
 
     def labels(self) -> list[str]:
         """Labels that have a folder, in the order of their names."""
-        return sorted({label_of(folder.name) for folder in self._folders()})
+        return list(self._homes())
 
     def files(self, label: str) -> list[Path]:
         """Images of a label, in the order of their names."""
-        return sorted(path for path in self._all(label) if path.suffix.lower() in SUFFIXES)
+        return _images(self._homes().get(unicodedata.normalize("NFC", label), []))
+
+    def by_label(self) -> dict[str, list[Path]]:
+        """Images of every label that has a folder; both in the order of their names."""
+        return {label: _images(homes) for label, homes in self._homes().items()}
 
     def counts(self) -> dict[str, int]:
         """How many images each label has."""
-        return {label: len(self.files(label)) for label in self.labels()}
+        return {label: len(files) for label, files in self.by_label().items()}
 
     def folder(self, label: str) -> Path:
         """Where new files of a label belong; not made here.
@@ -146,12 +150,12 @@ class ImageFolder:
             (path, "Expected a folder of its label around it. Received: a file without one")
             for path in sorted(self._beside())
         ]
-        for label in self.labels():
+        for label, homes in self._homes().items():
             number = classes.get(label) if labels else _number(label)
             if number is None:
-                skipped += [(folder, _unknown(label, labels)) for folder in self._called(label)]
+                skipped += [(home, _unknown(label, labels)) for home in homes]
                 continue
-            for path in sorted(self._all(label)):
+            for path in _files(homes):
                 if path.suffix.lower() in SUFFIXES:
                     found.append((path, number))
                 else:
@@ -194,29 +198,36 @@ class ImageFolder:
     # --- Looking ---
 
     def _folders(self) -> Iterator[Path]:
-        return (path for path in self._seen(self.path) if path.is_dir())
+        return (path for path in _seen(self.path) if path.is_dir())
+
+    def _homes(self) -> dict[str, list[Path]]:
+        """Folders by label; two may be of one, as where two systems spelled it."""
+        homes: dict[str, list[Path]] = {}
+        for folder in sorted(self._folders()):
+            homes.setdefault(label_of(folder.name), []).append(folder)
+        return dict(sorted(homes.items()))
 
     def _beside(self) -> Iterator[Path]:
         """Images that lie beside the folders and have no label."""
-        for path in self._seen(self.path):
+        for path in _seen(self.path):
             if path.suffix.lower() in SUFFIXES and path.is_file():
                 yield path
 
-    def _called(self, label: str) -> list[Path]:
-        label = unicodedata.normalize("NFC", label)
-        return sorted(folder for folder in self._folders() if label_of(folder.name) == label)
 
-    def _all(self, label: str) -> Iterator[Path]:
-        for folder in self._called(label):
-            yield from (path for path in self._seen(folder) if path.is_file())
+def _seen(folder: Path) -> Iterator[Path]:
+    """What is in a folder and not hidden; nothing where there is no folder."""
+    if folder.is_dir():
+        for path in folder.iterdir():
+            if not path.name.startswith(".") and path.name.lower() not in _LITTER:
+                yield path
 
-    @staticmethod
-    def _seen(folder: Path) -> Iterator[Path]:
-        """What is in a folder and not hidden; nothing where there is no folder."""
-        if folder.is_dir():
-            for path in folder.iterdir():
-                if not path.name.startswith(".") and path.name.lower() not in _LITTER:
-                    yield path
+
+def _files(folders: Iterable[Path]) -> list[Path]:
+    return sorted(path for folder in folders for path in _seen(folder) if path.is_file())
+
+
+def _images(folders: Iterable[Path]) -> list[Path]:
+    return [path for path in _files(folders) if path.suffix.lower() in SUFFIXES]
 
 
 def read(path: Path) -> bytes:
