@@ -100,6 +100,8 @@ class Hub:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._mailboxes: dict[Wish, set[Mailbox]] = {}
+        # Wishes by a subject that they name: thousands wish to hear of themselves alone.
+        self._wishes: dict[tuple[str, int] | None, set[Wish]] = {}
         self._tail: asyncio.Future[Tail] = self._loop.create_future()
         self._heard = 0  # every line up to this id has come; those beyond the tail are `_fresh`
         self._fresh: list[Told] = []
@@ -166,13 +168,21 @@ class Hub:
         mailbox.filled_at = self._loop.time()
         for wish in wishes:
             self._mailboxes.setdefault(wish, set()).add(mailbox)
+            self._wishes.setdefault(wish.subject, set()).add(wish)
         try:
             yield mailbox
         finally:
             for wish in wishes:
                 self._mailboxes[wish].discard(mailbox)
                 if not self._mailboxes[wish]:
-                    del self._mailboxes[wish]
+                    self._give_up(wish)
+
+    def _give_up(self, wish: Wish) -> None:
+        """Nobody has this wish any more."""
+        del self._mailboxes[wish]
+        self._wishes[wish.subject].discard(wish)
+        if not self._wishes[wish.subject]:
+            del self._wishes[wish.subject]
 
     async def _reach(self, cursor: int) -> int:
         """A page may have read what has not been announced yet."""
@@ -317,13 +327,21 @@ class Hub:
         news = [*lines, *self._hints_due(now)]
         if lines:
             self._delivered_at = now
-        for wish, mailboxes in self._mailboxes.items():
-            shown = [one.text for one in news if wish.takes(one)]
-            if shown:
-                piece = ",".join(shown)
-                for mailbox in mailboxes:
-                    mailbox.put(piece, len(shown), self._tail.result().head, now)
+        for wish, shown in self._granted(news).items():
+            piece = ",".join(shown)
+            for mailbox in self._mailboxes[wish]:
+                mailbox.put(piece, len(shown), self._tail.result().head, now)
         self._schedule()
+
+    def _granted(self, news: Sequence[Told]) -> dict[Wish, list[str]]:
+        """What each wish is to be sent; those that are sent nothing are not there."""
+        found: dict[Wish, list[str]] = {}
+        for one in news:
+            for subject in (None, *one.subjects.items()):
+                for wish in self._wishes.get(subject, ()):
+                    if wish.takes(one):
+                        found.setdefault(wish, []).append(one.text)
+        return found
 
     def _hints_due(self, now: float) -> list[Told]:
         if now < self._hinted_at + HINTS_JOINED:

@@ -58,6 +58,11 @@ class Wish:
             raise ValueError(f"Expected ids. Received: {subjects}")
         return cls(tuple(sorted(subjects.items())), _kinds(asked.get("kinds", [])))
 
+    @property
+    def subject(self) -> tuple[str, int] | None:
+        """One that every event it takes must carry, if there is one."""
+        return self.subjects[0] if self.subjects else None
+
     def takes(self, one: Told) -> bool:
         named = not self.kinds or one.kind in self.kinds
         if not named and (one.id is None or one.family not in self.kinds):

@@ -8,6 +8,7 @@ Ed25519 key: a code admits a key once, and a token is given for a challenge sign
 """
 
 import secrets
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -22,6 +23,7 @@ from django.db.models import F
 from accounts.models import digest
 from client_sdk import wire
 from journal import events
+from models_app.errors import FedserverError
 from models_app.models import Model
 from rounds import clock, lifecycle
 from rounds.errors import (
@@ -253,11 +255,44 @@ def authenticate(token: str) -> Participant:
     try:
         found = tokens.defer(*_HEAVY).get(digest=digest(token))
     except ParticipantToken.DoesNotExist:
-        raise TokenInvalid("Expected a token of this server. Received: an unknown one") from None
-    _expect_active(found.participant)
-    if found.expires_at <= clock.now():
-        raise TokenExpired(f"Expected a fresh token. Received: one until {found.expires_at}")
+        raise _unknown_token() from None
+    _expect_good(found, clock.now())
     return found.participant
+
+
+def watch(digests: Collection[str]) -> dict[str, FedserverError]:
+    """Look at many tokens whose participants are connected, and mark those as seen.
+
+    Args:
+        digests: Of the tokens; a few hundred at most, for one statement names them all.
+
+    Returns:
+        What `authenticate` would raise, for those for which it would.
+    """
+    now = clock.now()
+    refusals: dict[str, FedserverError] = {one: _unknown_token() for one in digests}
+    here = []
+    tokens = ParticipantToken.objects.select_related("participant").filter(digest__in=digests)
+    for token in tokens.only("digest", "expires_at", "participant__state"):
+        try:
+            _expect_good(token, now)
+        except FedserverError as error:
+            refusals[token.digest] = error
+        else:
+            del refusals[token.digest]
+            here.append(token.participant_id)
+    Participant.objects.filter(pk__in=here).update(last_seen_at=now)
+    return refusals
+
+
+def _unknown_token() -> FedserverError:
+    return TokenInvalid("Expected a token of this server. Received: an unknown one")
+
+
+def _expect_good(token: ParticipantToken, now: datetime) -> None:
+    _expect_active(token.participant)
+    if token.expires_at <= now:
+        raise TokenExpired(f"Expected a fresh token. Received: one until {token.expires_at}")
 
 
 def _expect_active(participant: Participant) -> None:

@@ -12,13 +12,14 @@ from fedserver.web import WORD
 
 
 @contextmanager
-def serving(port: int = 0) -> Iterator[int]:
+def serving(port: int = 0, root_path: str = "") -> Iterator[int]:
     """Serve until the block ends, on the database that the settings name by now: the port."""
     from fedserver.asgi import application  # after the stage is set
 
     config = uvicorn.Config(
         application,
         port=port,
+        root_path=root_path,
         lifespan="off",
         log_level="warning",
         ws=LiveSocket,

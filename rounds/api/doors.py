@@ -111,7 +111,7 @@ async def _not_for_django(exchange: "Exchange") -> FedserverError | None:
     session = parse_cookie(headers.get("cookie", "")).get(settings.SESSION_COOKIE_NAME, "")
     if length <= small:
         return None
-    roles = await _row(roles_shown, exchange.token, session)
+    roles = await row(roles_shown, exchange.token, session)
     if not roles:
         return NotAuthenticated("Expected a sign-in before a large body. Received: none")
     if needed not in roles:
@@ -136,8 +136,7 @@ class Exchange:
 
     @property
     def token(self) -> str:
-        scheme, _, token = self.headers.get("authorization", "").partition(" ")
-        return token.strip() if scheme.lower() == "bearer" else ""
+        return token_of(self.headers.get("authorization", ""))
 
     async def body(self) -> AsyncIterator[bytes]:
         """The body as it arrives. Raises Disconnected, and BodySilent when nothing comes."""
@@ -193,7 +192,13 @@ async def _guard(exchange: Exchange, work: Awaitable[None]) -> None:
             await exchange.json(500, problems.SERVER_FAILED, headers)
 
 
-async def _row(verb: Callable[..., Result], *args: Any) -> Result:
+def token_of(authorization: str) -> str:
+    """The bearer token of a header, or an empty string."""
+    scheme, _, token = authorization.partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
+
+
+async def row(verb: Callable[..., Result], *args: Any) -> Result:
     """Run something that needs the database in a thread that keeps a connection."""
 
     def call() -> Result:
@@ -216,10 +221,10 @@ async def _file(work: Callable[..., Result], *args: Any) -> Result:
 async def check_in(exchange: Exchange) -> None:
     """`POST /api/v1/check-in`: what to do, at once or as soon as there is something."""
     # The token first: nobody is heard who has not shown one.
-    participant = await _row(enrolment.authenticate, exchange.token)
+    participant = await row(enrolment.authenticate, exchange.token)
     wait, models, sdk = _parse_check_in(await _json_body(exchange, CHECK_IN_BYTES))
     if sdk and sdk != participant.sdk:
-        await _row(enrolment.note_sdk, participant, sdk)
+        await row(enrolment.note_sdk, participant, sdk)
 
     def ask() -> dict[str, Any]:
         # Again each time: whoever was suspended while waiting must not be invited.
@@ -227,10 +232,10 @@ async def check_in(exchange: Exchange) -> None:
         return documents.answer(told)
 
     if not wait:
-        await exchange.json(200, await _row(ask))
+        await exchange.json(200, await row(ask))
         return
     async with Hub.of_this_loop().subscribe(*_news_for(participant)) as mailbox:
-        answer = await _row(ask)
+        answer = await row(ask)
         loop = asyncio.get_running_loop()
         until = loop.time() + wait
         gone = asyncio.create_task(_disconnect(exchange))
@@ -244,7 +249,7 @@ async def check_in(exchange: Exchange) -> None:
                     return
                 # More than the mailbox holds, or anything at all.
                 if news.done() and ((taken := news.result()) is None or taken[0]):
-                    answer = await _row(ask)
+                    answer = await row(ask)
         finally:
             gone.cancel()
     if answer["action"] == "wait":
@@ -327,7 +332,7 @@ def _is_plain(text: Any) -> bool:
 
 async def upload(exchange: Exchange, assignment: str) -> None:
     """`PUT /api/v1/assignments/{id}/update`: to disk as it comes, in bounded memory."""
-    participant = await _row(enrolment.authenticate, exchange.token)
+    participant = await row(enrolment.authenticate, exchange.token)
     length = _declared_length(exchange.headers)
     place = _places.setdefault(int(assignment), asyncio.Semaphore(UPLOADS_AT_ONCE))
     async with place:
@@ -337,7 +342,7 @@ async def upload(exchange: Exchange, assignment: str) -> None:
 async def _receive(
     exchange: Exchange, participant: Participant, assignment: int, length: int
 ) -> None:
-    admission = await _row(
+    admission = await row(
         lambda: intake.admit(
             participant,
             assignment,
@@ -352,7 +357,7 @@ async def _receive(
     landing = await _file(intake.Landing, length)
     try:
         await _land(exchange, landing, admission)
-        receipt = await _row(_settle, admission, landing)
+        receipt = await row(_settle, admission, landing)
     finally:
         await _file(landing.close)
     await exchange.json(200, receipt)
@@ -395,7 +400,7 @@ async def _land(exchange: Exchange, landing: intake.Landing, admission: intake.A
                 buffer = bytearray()
                 if time.monotonic() - told > TELL_EVERY:
                     told = time.monotonic()
-                    await _row(intake.tell, admission, landing.length)
+                    await row(intake.tell, admission, landing.length)
         if writing is not None:
             await writing
         await _file(landing.write, buffer)
@@ -411,8 +416,8 @@ async def _land(exchange: Exchange, landing: intake.Landing, admission: intake.A
 
 async def download(exchange: Exchange, sha256: str) -> None:
     """`GET /api/v1/blobs/{sha256}`: a version's weights, whole or a range of them."""
-    participant = await _row(enrolment.authenticate, exchange.token)
-    if not await _row(selectors.may_download, participant, sha256):
+    participant = await row(enrolment.authenticate, exchange.token)
+    if not await row(selectors.may_download, participant, sha256):
         raise BlobNotFound(f"Expected a blob of a version. Received: {sha256}")
     exchange.body_read = True
     headers = {
