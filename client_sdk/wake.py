@@ -91,9 +91,8 @@ class Wake:
         self._tls: ssl.SSLContext | None = None
         self._news: deque[News] = deque(maxlen=_KEPT)
         self._changed = threading.Condition()
-        self._told = False
-        self._losses = 0
-        self._line: ClientConnection | None = None
+        self._told = self._lost = False
+        self._line: _Line | None = None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="fedclient-wake", daemon=True)
         self._thread.start()
@@ -116,17 +115,20 @@ class Wake:
             seconds: how long at most.
 
         Returns:
-            True when there is news; False after the time, or as soon as the connection is lost.
+            True when there is news; False after the time, or as soon as the connection is lost,
+            or has been lost since the last time.
         """
         until = time.monotonic() + seconds
         with self._changed:
-            losses = self._losses
-            while not self._told and losses == self._losses and not self._ended.is_set():
+            while not (self._told or self._lost or self._ended.is_set()):
                 if (left := until - time.monotonic()) <= 0:
                     break
                 self._changed.wait(left)
-            told, self._told = self._told, False
-            return told
+            if self._told:
+                self._told = False
+                return True
+            self._lost = False
+            return False
 
     def news(self) -> list[News]:
         """What was told since the last time this was asked, oldest first."""
@@ -178,6 +180,7 @@ class Wake:
             raise _Refusal(f"no token: {refused.code}", tries=16) from refused
         try:
             with self._connect(token) as line:
+                assert isinstance(line, _Line)
                 self._hear(line)
         except _Status as answer:
             raise self._refusal(answer.status) from None
@@ -205,20 +208,23 @@ class Wake:
             self._tls = httpx.create_ssl_context()
         return self._tls
 
-    def _hear(self, line: ClientConnection) -> None:
+    def _hear(self, line: _Line) -> None:
+        with self._changed:
+            self._lost = False
         self._tell([News(CONNECTED)], line)
         try:
             while not self._ended.is_set():
                 self._tell(_read(line.recv()), line)
         except ConnectionClosed as closed:
+            if line.cut_off or (closed.sent is not None and not closed.rcvd_then_sent):
+                raise _Refusal("it says what a sound server does not", tries=16) from None
             self._tell_why(closed.rcvd.code if closed.rcvd else None)
         finally:
             with self._changed:
-                self._line = None
-                self._losses += 1
+                self._line, self._lost = None, True
                 self._changed.notify_all()
 
-    def _tell(self, news: list[News], line: ClientConnection | None = None) -> None:
+    def _tell(self, news: list[News], line: _Line | None = None) -> None:
         with self._changed:
             self._line = line
             self._news.extend(news)
@@ -268,8 +274,9 @@ class _Line(ClientConnection):
     """A connection that ends when it says too much, and follows no redirect."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
+        self.cut_off = False
         self._counted, self._since = 0, time.monotonic()
+        super().__init__(*args, **options)
 
     def handshake(self, *args: Any, **options: Any) -> None:
         try:
@@ -278,7 +285,10 @@ class _Line(ClientConnection):
             raise _Status(refused.response.status_code) from None
 
     def process_event(self, event: Any) -> None:
+        if self.cut_off:
+            return
         if isinstance(event, Frame) and self._is_too_much(event):
+            self.cut_off = True
             self.close_socket()
             return
         super().process_event(event)
