@@ -153,8 +153,10 @@ export function nameOf(round) {
   return `Round ${round.number}${ended ? ` (${ended}${why})` : open ? ` (${round.phase})` : ""}`;
 }
 
-// Loads a style sheet that lies beside this module, once for the page.
+// Loads a style sheet that lies beside this module, once for the page; a host that has made one text
+// of all modules has the styles there already.
 export function style(path) {
+  if (import.meta.url.startsWith("blob:")) return Promise.resolve();
   const href = new URL(path, import.meta.url).href;
   for (const link of document.querySelectorAll("link[rel=stylesheet]")) if (link.href === href) return Promise.resolve();
   return new Promise((done) => {
