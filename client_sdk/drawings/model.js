@@ -14,7 +14,12 @@ export class Model {
 
   set(name, value) {
     this.#values[name] = value;
-    for (const listener of [...(this.#listeners.get(`change:${name}`) ?? [])]) listener();
+    this.tell(`change:${name}`);
+  }
+
+  /** Let those hear of it who listen to an event. */
+  tell(event, ...told) {
+    for (const listener of [...(this.#listeners.get(event) ?? [])]) listener(...told);
   }
 
   on(event, listener) {
