@@ -6,28 +6,30 @@ A `Trainer` holds one model for as long as its architecture lasts. Each round it
 2. walks the epochs in an order that the seed decides,
 3. hands back what changed.
 
-`model.fit` starts each call with work that has nothing to do with the numbers: 150 ms for a
-call, and a step at a time through Python. Rounds are short, so on TensorFlow an epoch is one
-graph, traced once, that takes any number of samples and any batch size. Its step is Keras' own
-`train_step`, so the result is that of `fit` over the same batches.
+An epoch is trained in slices of some tenths of a second: between them it can be stopped, told of
+and looked at. Where one slice ends and the next begins changes no bit of the result. How a slice
+is trained on each backend is told in `client_sdk.epochs`; a `TrainingLoop` of the user's own takes
+its place.
 """
 
 from __future__ import annotations
 
 import math
-import os
-from collections import defaultdict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
-from client_sdk import building
-from client_sdk.building import ModelRefused
+from client_sdk.building import ModelRefused, memory_limit, output_elements
+from client_sdk.data import Batch, Examples, TrainingDataRefused, Walk, read_for
+from client_sdk.epochs import Epoch, new_epoch
 from client_sdk.errors import ParticipantError
-from client_sdk.wire import FEDERATED, LOCAL, InputSpec, WireError, read_weights
+from client_sdk.loop import Batches, TrainingLoop
+from client_sdk.network import SEED_STATE, Network, WeightsRefused
+from client_sdk.wire import FEDERATED, LOCAL
 
 __all__ = [
     "Hyperparameters",
@@ -36,6 +38,7 @@ __all__ = [
     "Trainer",
     "TrainingDataRefused",
     "TrainingDiverged",
+    "TrainingLoop",
     "TrainingResult",
     "WeightsRefused",
 ]
@@ -46,21 +49,15 @@ if find_spec("keras") is None:
 
 OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "adagrad")
 _MOMENTUM = ("sgd", "rmsprop")
-_SEED_STATE = "seed_generator_state"  # Keras' name for the counter behind Dropout and its like
+_SLICE: Final = 0.4  # seconds; Ctrl-C waits no longer for an answer
+_FIRST_STEPS: Final = 8  # of a slice, before anything is known of how long a step takes
+_SLICE_BYTES: Final = 64 << 20  # of examples as the model takes them
 
 OnEpoch = Callable[[int, int, dict[str, float]], None]
 
 
-class TrainingDataRefused(ParticipantError):
-    """The participant's own data do not fit the model."""
-
-
 class HyperparametersRefused(ParticipantError):
-    """The run asks for a training that this SDK does not know."""
-
-
-class WeightsRefused(ParticipantError):
-    """The weights given are not those of the model."""
+    """The run asks for a training that this SDK does not know, or this machine cannot do."""
 
 
 class TrainingDiverged(ParticipantError):
@@ -123,12 +120,14 @@ class TrainingResult:
         metrics: of the last epoch, over its batches as they were seen: `loss`, and `accuracy`
             where the objective has classes.
         local: new values of the tensors that stay with the participant.
+        complete: False where time was up, or a callback ended it, before the last epoch was done.
     """
 
     deltas: dict[str, np.ndarray]
     samples: int
     metrics: dict[str, float]
     local: dict[str, np.ndarray]
+    complete: bool = True
 
 
 class Trainer:
@@ -137,6 +136,10 @@ class Trainer:
     Args:
         model_document: what the server says of a model: `architecture` (Keras JSON), `weights`
             (manifest), `input_spec` and `objective`. It need not be trusted.
+        loop: trains each epoch in our place.
+        callbacks: Keras callbacks, told of training, epochs and batches as by `model.fit`; where
+            one of them wants to know of batches, each is a slice by itself, which takes longer.
+        memory: bytes that the model may take; half of the machine's when None.
 
     Example:
         >>> trainer = Trainer(document)
@@ -146,31 +149,39 @@ class Trainer:
 
     Raises:
         ModelRefused: when the model is not made of built-in Keras layers, does not fit its
-            manifest, or has an unknown objective.
+            manifest or this machine, or has an unknown objective.
     """
 
-    def __init__(self, model_document: Mapping[str, Any]) -> None:
-        keras = _import_keras()
-        try:
-            self.weights = read_weights(model_document["weights"])
-            self.input_spec = InputSpec.from_json(model_document["input_spec"])
-            self.objective = _Objective.from_json(model_document["objective"])
-            described = model_document["architecture"]
-        except (KeyError, TypeError, WireError) as error:
-            raise ModelRefused(f"Expected a whole model document. Received: {error!r}") from error
-        self.model = building.build(described, self.input_spec.shape)
-        self._variables = building.variables(self.model, self.weights)
-        building.freeze(self.model, self.weights)
-        self._graphs = keras.backend.backend() == "tensorflow"
+    def __init__(
+        self,
+        model_document: Mapping[str, Any],
+        *,
+        loop: TrainingLoop | None = None,
+        callbacks: Sequence[Any] | None = None,
+        memory: int | None = None,
+    ) -> None:
+        self.network = Network(model_document, memory)
+        self.model = self.network.model
+        self.weights = self.network.weights
+        self.loop = loop
+        self.callbacks = list(callbacks or [])
+        self._memory = memory_limit() if memory is None else memory
+        self._compiled_for: tuple[str, float, int] | None = None
+        self._optimizer: Any = None
+        self._epoch: Epoch
         self._compile("sgd", 0.0)
 
     def train(
         self,
         weights: Mapping[str, np.ndarray],
-        data: tuple[np.ndarray, np.ndarray],
+        data: Any,
         hyperparameters: Mapping[str, Any],
         seed: int,
         on_epoch: OnEpoch | None = None,
+        *,
+        check: Callable[[], None] | None = None,
+        on_progress: Callable[[float], None] | None = None,
+        seconds: float | None = None,
     ) -> TrainingResult:
         """Train from a version's weights on the participant's data.
 
@@ -178,12 +189,17 @@ class Trainer:
             weights: all tensors of the version by name, the participant's own values in the
                 place of the local ones.
             data: raw examples (n, *shape) and their labels: class numbers (n,), or values of
-                the shape of the model's output.
+                the shape of the model's output; or anything else that `client_sdk.data` reads.
             hyperparameters: see `Hyperparameters`.
             seed: decides the order of the samples and the dropout. The same seed, weights and
                 data give the same bits on the same machine.
             on_epoch: called after each epoch with its number (from 1), the number of epochs and
                 the epoch's metrics. What it raises ends the training and reaches the caller.
+            check: called a few times a second; what it raises ends the training and reaches
+                the caller.
+            on_progress: the same, told how much of the round is done, from 0 to 1.
+            seconds: end after this time, in the middle of an epoch if need be, with what was
+                learned by then; at least one batch is trained.
 
         Raises:
             TrainingDataRefused: no samples, another shape, values not finite, unknown classes.
@@ -191,25 +207,30 @@ class Trainer:
             WeightsRefused: a tensor is missing or has another shape.
             TrainingDiverged: loss or weights became infinite or NaN.
         """
+        began = time.monotonic()
         plan = Hyperparameters.from_json(hyperparameters)
-        x, y = self._prepare(data)
+        examples = self._read(data)
+        count = len(examples)
+        _expect_samples(count)
+        self._expect_batches_fit(min(plan.batch_size, count))
+        self.network.load(weights)
         self._compile(plan.optimizer, plan.momentum)
-        self._load(weights)
         self._reset(plan.learning_rate, seed)
-        metrics = self._walk(x, y, plan, np.random.default_rng(seed), on_epoch)
-        return TrainingResult(self._deltas(weights), len(x), metrics, self._local())
+        course = _Course(plan, examples, count, np.random.default_rng(seed))
+        course.check, course.on_progress = check, on_progress
+        course.deadline = math.inf if seconds is None else began + seconds
+        metrics = self._walk(course, weights, on_epoch)
+        deltas = self._deltas(weights)
+        return TrainingResult(deltas, course.samples, metrics, self._local(), course.complete)
 
-    def evaluate(
-        self, weights: Mapping[str, np.ndarray], data: tuple[np.ndarray, np.ndarray]
-    ) -> dict[str, float]:
+    def evaluate(self, weights: Mapping[str, np.ndarray], data: Any) -> dict[str, float]:
         """Loss, and accuracy where the objective has classes, of these weights on labelled data.
 
         Args and Raises: as for `train`.
         """
-        x, y = self._prepare(data)
-        self._load(weights)
-        found = self.model.evaluate(x, y, batch_size=256, verbose=0, return_dict=True)
-        return {name: float(value) for name, value in found.items()}
+        examples = self._read(data)
+        self.network.load(weights)
+        return self.network.evaluate(examples)
 
     def predict(self, weights: Mapping[str, np.ndarray], x: np.ndarray) -> np.ndarray:
         """The model's outputs (n, …) for raw examples (n, *shape).
@@ -217,66 +238,48 @@ class Trainer:
         Raises:
             TrainingDataRefused, WeightsRefused: as for `train`.
         """
-        prepared = self._prepare_inputs(x)
-        self._load(weights)
-        return np.asarray(self.model.predict(prepared, batch_size=256, verbose=0))
+        self.network.load(weights)
+        return self.network.outputs(x)
 
     @property
     def traces(self) -> int:
-        """How often an epoch was made into a graph: once, for as long as the optimizer stays."""
+        """How often a slice was made into a graph: once, for as long as the optimizer stays."""
         return self._epoch.traces
 
     # --- Before the first round, and when the run's optimizer changes ---
 
     def _compile(self, optimizer: str, momentum: float) -> None:
         """Compile, unless the model is compiled for this optimizer already."""
-        if getattr(self, "_compiled_for", None) == (optimizer, momentum):
+        compiled_for = (optimizer, momentum, self.network.generation)
+        # A loop or a callback may have compiled it otherwise.
+        ours = self._optimizer is not None and self.model.optimizer is self._optimizer
+        if ours and self._compiled_for == compiled_for:
             return
-        loss, metrics = self.objective.compiled()
-        self.model.compile(optimizer=_optimizer(optimizer, momentum), loss=loss, metrics=metrics)
+        self.network.compile(_optimizer(optimizer, momentum))
         self.model.optimizer.build(self.model.trainable_variables)
         # Every state of these optimizers starts as one number throughout: zeros, or Adagrad's 0.1.
         self._fresh = [float(state.numpy().flat[0]) for state in self.model.optimizer.variables]
-        self._epoch = self._new_epoch()
-        self._compiled_for = (optimizer, momentum)
-
-    def _new_epoch(self) -> _GraphEpoch | _BatchEpoch:
-        if self._graphs:
-            return _GraphEpoch(self.model, self.input_spec, self.objective)
-        return _BatchEpoch(self.model)
+        self._epoch, self._pace = new_epoch(self.network), _Pace()
+        self._compiled_for, self._optimizer = compiled_for, self.model.optimizer
 
     # --- A round ---
 
-    def _prepare(self, data: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        x, y = self._prepare_inputs(data[0]), np.asarray(data[1])
-        if len(x) == 0 or y.shape[:1] != x.shape[:1]:
-            raise TrainingDataRefused(
-                "Expected at least one example, and a label for each. "
-                f"Received: {len(x)} examples and labels of shape {y.shape}"
-            )
-        return x, self.objective.targets(y, self.model.output_shape)
+    def _read(self, data: Any) -> Examples:
+        """The data as examples; arrays are looked at whole, before a second is spent on them."""
+        examples = read_for(data, self.network.input_spec, self.network.labels)
+        if isinstance(data, (tuple, list)):
+            self.network.inputs(examples[0][:1], finite=False)
+            self.network.targets(examples[1])
+        return examples
 
-    def _prepare_inputs(self, x: np.ndarray) -> np.ndarray:
-        try:
-            prepared = self.input_spec.prepare(x)
-        except WireError as error:
-            raise TrainingDataRefused(error.detail) from error
-        if prepared.dtype.kind == "f" and not np.isfinite(prepared).all():
-            raise TrainingDataRefused("Expected finite examples. Received: NaN or infinity")
-        return prepared
-
-    def _load(self, weights: Mapping[str, np.ndarray]) -> None:
-        for name, variable in self._variables.items():
-            if variable.name == _SEED_STATE:  # differs between backends; `_reset` sets it
-                continue
-            value = weights.get(name)
-            if value is None or tuple(value.shape) != tuple(variable.shape):
-                received = "none" if value is None else value.shape
-                raise WeightsRefused(
-                    f"Expected tensor `{name}` of shape {tuple(variable.shape)}. "
-                    f"Received: {received}"
-                )
-            variable.assign(value)
+    def _expect_batches_fit(self, batch: int) -> None:
+        needed = 4 * batch * output_elements(self.model)
+        _expect(
+            needed <= self._memory,
+            "batch_size",
+            f"small enough for {self._memory / 2**20:.0f} MiB of memory",
+            f"{batch}, which takes {needed / 2**20:.0f} MiB",
+        )
 
     def _reset(self, learning_rate: float, seed: int) -> None:
         """Start as a newly compiled model does, without compiling."""
@@ -284,32 +287,88 @@ class Trainer:
         for state, value in zip(optimizer.variables, self._fresh, strict=True):
             state.assign(np.full(state.shape, value, state.dtype))
         optimizer.learning_rate = learning_rate
-        states = [v for v in self._variables.values() if v.name == _SEED_STATE]
+        states = [v for v in self.network.variables.values() if v.name == SEED_STATE]
         draws = np.random.SeedSequence(seed).generate_state(len(states)) >> 1  # fits in int32
         for state, draw in zip(states, draws, strict=True):
             state.assign(np.array([draw, 0], state.dtype))
 
     def _walk(
-        self,
-        x: np.ndarray,
-        y: np.ndarray,
-        plan: Hyperparameters,
-        random: np.random.Generator,
-        on_epoch: OnEpoch | None,
+        self, course: _Course, weights: Mapping[str, np.ndarray], on_epoch: OnEpoch | None
     ) -> dict[str, float]:
-        per_epoch = math.ceil(len(x) / plan.batch_size)
-        left = min(plan.epochs * per_epoch, plan.max_steps or math.inf)
-        epochs = math.ceil(left / per_epoch)
+        told = self._told(course)
         metrics: dict[str, float] = {}
-        for epoch in range(1, epochs + 1):
-            steps = int(min(per_epoch, left))
-            left -= steps
-            order = random.permutation(len(x)).astype(np.int32)
-            metrics = self._epoch(x, y, order, plan.batch_size, steps)
+        if self.loop is not None:
+            self.loop.begin(self.model, weights)
+        told.on_train_begin()
+        for epoch in range(1, course.epochs + 1):
+            told.on_epoch_begin(epoch - 1)
+            metrics = self._one_epoch(course, epoch, told)
             _expect_finite_loss(metrics, epoch)
+            told.on_epoch_end(epoch - 1, metrics)
             if on_epoch is not None:
-                on_epoch(epoch, epochs, metrics)
+                on_epoch(epoch, course.epochs, metrics)
+            course.complete &= epoch == course.epochs or not self.model.stop_training
+            if not course.complete:
+                break
+        told.on_train_end(metrics)
+        if self.loop is not None:
+            self.loop.end(self.model)
+        _expect_samples(course.samples)
         return metrics
+
+    def _told(self, course: _Course) -> Any:
+        """Keras' own list of the user's callbacks."""
+        import keras
+
+        self.model.stop_training = False
+        course.batch_by_batch = any(_wants_batches(callback) for callback in self.callbacks)
+        return keras.callbacks.CallbackList(
+            list(self.callbacks),
+            model=self.model,
+            epochs=course.epochs,
+            steps=course.per_epoch,
+            verbose=0,
+        )
+
+    def _one_epoch(self, course: _Course, epoch: int, told: Any) -> dict[str, float]:
+        course.begin_epoch()
+        if self.loop is not None:
+            batches = Batches(self._batches(course, told), epoch, course.epochs, course.per_epoch)
+            found = self.loop.epoch(self.model, batches)
+            return {str(name): float(value) for name, value in (found or {}).items()}
+        self._epoch.begin()
+        while (steps := course.steps(self._pace, self._example_bytes)) > 0:
+            taken = course.take(steps)
+            if taken is None:
+                break
+            x, y = self.network.inputs(taken[0]), self.network.targets(taken[1])
+            number = course.step
+            if course.batch_by_batch:
+                told.on_train_batch_begin(number)
+            began = time.monotonic()
+            self._epoch.train(x, y, course.plan.batch_size)
+            course.trained(len(x))
+            self._pace.took(course.step - number, time.monotonic() - began)
+            if course.batch_by_batch:
+                told.on_train_batch_end(number, self._epoch.metrics())
+                course.complete &= not self.model.stop_training
+        return self._epoch.metrics()
+
+    def _batches(self, course: _Course, told: Any) -> Iterator[Batch]:
+        """The batches of an epoch, for a loop of the user's own."""
+        while course.steps(None, 0) > 0 and (taken := course.take(1)) is not None:
+            number = course.step
+            told.on_train_batch_begin(number)
+            yield self.network.inputs(taken[0]), self.network.targets(taken[1])
+            course.trained(len(taken[0]))
+            told.on_train_batch_end(number, {})
+            course.complete &= not self.model.stop_training
+
+    @property
+    def _example_bytes(self) -> int:
+        spec = self.network.input_spec
+        lengths = (length or 1 for length in spec.shape)
+        return math.prod(lengths) * np.dtype(spec.dtype).itemsize
 
     def _deltas(self, base: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         deltas = {}
@@ -320,101 +379,105 @@ class Trainer:
         return deltas
 
     def _local(self) -> dict[str, np.ndarray]:
-        return {name: variable.numpy() for name, variable in self._with_role(LOCAL)}
+        return {name: np.array(variable.numpy()) for name, variable in self._with_role(LOCAL)}
 
     def _with_role(self, role: str) -> list[tuple[str, Any]]:
         names = [weight.name for weight in self.weights if weight.role == role]
-        return [(name, self._variables[name]) for name in names]
+        return [(name, self.network.variables[name]) for name in names]
 
 
-@dataclass(frozen=True, slots=True)
-class _Objective:
-    """What the model is trained for, and what labels that takes."""
+@dataclass(slots=True)
+class _Course:
+    """A round's training, and how far it is."""
 
-    loss: str
-    from_logits: bool = False
+    plan: Hyperparameters
+    examples: Examples
+    count: int
+    random: np.random.Generator
+    check: Callable[[], None] | None = None
+    on_progress: Callable[[float], None] | None = None
+    deadline: float = math.inf
+    batch_by_batch: bool = False
+    complete: bool = True
+    samples: int = 0  # that were seen in the fullest epoch
+    step: int = 0  # of this epoch
+    per_epoch: int = field(init=False)
+    epochs: int = field(init=False)
+    _total: int = field(init=False)
+    _left: int = field(init=False)
+    _seen: int = 0
+    _walk: Walk | None = None
 
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> _Objective:
-        objective = cls(document["loss"], bool(document.get("from_logits", False)))
-        if objective.loss not in _LOSSES:
-            expected = ", ".join(_LOSSES)
-            raise ModelRefused(f"Expected a loss of {expected}. Received: {objective.loss!r}")
-        return objective
+    def __post_init__(self) -> None:
+        self.per_epoch = math.ceil(self.count / self.plan.batch_size)
+        self._total = self.plan.epochs * self.per_epoch
+        if self.plan.max_steps is not None:
+            self._total = min(self._total, self.plan.max_steps)
+        self._left = self._total
+        self.epochs = math.ceil(self._left / self.per_epoch)
 
-    @property
-    def sparse(self) -> bool:
-        return self.loss == "sparse_categorical_crossentropy"
+    def begin_epoch(self) -> None:
+        """Go back to the first example, in another order."""
+        self._walk, self._seen, self.step = self.examples.walk(self.random), 0, 0
 
-    def compiled(self) -> tuple[Any, list[Any]]:
-        """Keras' loss and metrics; the metric is named, because Keras guesses it from shapes."""
-        import keras
+    def steps(self, pace: _Pace | None, example_bytes: int) -> int:
+        """How many steps the next slice may have; 0 where the epoch ends here."""
+        if self.check is not None:
+            self.check()
+        if self.on_progress is not None:
+            self.on_progress(1 - self._left / self._total)
+        seconds_left = self.deadline - time.monotonic()
+        if seconds_left <= 0 < self._left < self._total:
+            self.complete = False
+        if not self.complete:
+            return 0
+        if pace is None or self.batch_by_batch:
+            return min(1, self._left)
+        fit = _SLICE_BYTES // max(1, example_bytes * min(self.plan.batch_size, self.count))
+        return min(pace.steps(seconds_left), max(1, fit), self._left)
 
-        loss_name, accuracy_name = _LOSSES[self.loss]
-        if not accuracy_name:
-            return getattr(keras.losses, loss_name)(), []
-        # Even odds are 0.5 as a probability and 0 as a logit.
-        binary = accuracy_name == "BinaryAccuracy"
-        options = {"threshold": 0.0 if self.from_logits else 0.5} if binary else {}
-        accuracy = getattr(keras.metrics, accuracy_name)(name="accuracy", **options)
-        return getattr(keras.losses, loss_name)(from_logits=self.from_logits), [accuracy]
+    def take(self, steps: int) -> Batch | None:
+        """The examples of the next steps; None after the last."""
+        assert self._walk is not None
+        return self._walk.take(steps * self.plan.batch_size)
 
-    def targets(self, y: np.ndarray, output: tuple[int | None, ...]) -> np.ndarray:
-        """Labels as the loss takes them: int32 class numbers or float32 values.
-
-        Args:
-            y: class numbers (n, …) or values (n, …); an axis of length 1 at the end may be
-                there too much or too little.
-            output: shape of the model's output, the batch as None.
-        """
-        expected = output[:-1] if self.sparse else output
-        if y.ndim == len(expected) + 1 and y.shape[-1] == 1:
-            y = y[..., 0]
-        elif y.ndim == len(expected) - 1 and expected[-1] == 1:
-            y = y[..., np.newaxis]
-        fits = y.ndim == len(expected) and all(
-            want in (None, have) for have, want in zip(y.shape, expected, strict=True)
-        )
-        if not fits or y.dtype.kind not in ("iub" if self.sparse else "fiub"):
-            kind = "class numbers (integers)" if self.sparse else "numbers"
-            raise TrainingDataRefused(
-                f"Expected labels of shape {('n', *expected[1:])}, {kind}. "
-                f"Received: shape {y.shape}, dtype {y.dtype}"
-            )
-        low, high = self._range(output)
-        if not (y.min() >= low and y.max() <= high):  # false for NaN as well
-            raise TrainingDataRefused(
-                f"Expected labels from {low} to {high}. Received: {y.min()} to {y.max()}"
-            )
-        return y.astype(np.int32 if self.sparse else np.float32)
-
-    def _range(self, output: tuple[int | None, ...]) -> tuple[float, float]:
-        if self.sparse:
-            return 0, (output[-1] or 1) - 1
-        largest = float(np.finfo(np.float32).max)
-        return (0, 1) if _LOSSES[self.loss][1] else (-largest, largest)
+    def trained(self, count: int) -> None:
+        """So many examples are behind us."""
+        steps = math.ceil(count / self.plan.batch_size)
+        self.step += steps
+        self._left -= steps
+        self._seen += count
+        self.samples = max(self.samples, self._seen)
 
 
-# The objective's name -> Keras' loss, and Keras' metric where "accuracy" means something.
-_LOSSES = {
-    "sparse_categorical_crossentropy": (
-        "SparseCategoricalCrossentropy",
-        "SparseCategoricalAccuracy",
-    ),
-    "categorical_crossentropy": ("CategoricalCrossentropy", "CategoricalAccuracy"),
-    "binary_crossentropy": ("BinaryCrossentropy", "BinaryAccuracy"),
-    "mean_squared_error": ("MeanSquaredError", ""),
-    "mean_absolute_error": ("MeanAbsoluteError", ""),
-}
+class _Pace:
+    """How many steps make a slice."""
+
+    def __init__(self) -> None:
+        self._seconds: float | None = None  # of a step
+        self._slices = 0
+
+    def steps(self, seconds_left: float) -> int:
+        """Steps that take about the time of a slice, and no longer than what is left."""
+        if not self._slices:
+            return 1  # it is compiled in the first, which says nothing of the next
+        if self._seconds is None:
+            return _FIRST_STEPS
+        return max(1, int(min(_SLICE, seconds_left) / self._seconds))
+
+    def took(self, steps: int, seconds: float) -> None:
+        """What a slice took."""
+        self._slices += 1
+        if self._slices > 1:
+            self._seconds = max(seconds / max(steps, 1), 1e-6)
 
 
-def _import_keras() -> Any:
-    # TensorFlow's faster convolutions are off on processors without AVX512-VNNI, where they
-    # halve the time of training as well; it reads this when it is imported.
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+def _wants_batches(callback: Any) -> bool:
     import keras
 
-    return keras
+    names = ("on_batch_begin", "on_batch_end", "on_train_batch_begin", "on_train_batch_end")
+    plain = keras.callbacks.Callback
+    return any(getattr(type(callback), name) is not getattr(plain, name) for name in names)
 
 
 def _optimizer(name: str, momentum: float) -> Any:
@@ -426,86 +489,17 @@ def _optimizer(name: str, momentum: float) -> Any:
     return getattr(keras.optimizers, kinds[name])(learning_rate=1.0, **options)
 
 
-class _GraphEpoch:
-    """One epoch as one TensorFlow graph, traced once for any number of samples."""
-
-    def __init__(self, model: Any, inputs: InputSpec, objective: _Objective) -> None:
-        import tensorflow as tf
-
-        _build_metrics(model, inputs, objective)
-        targets = model.output_shape[:-1] if objective.sparse else model.output_shape
-        self._tf, self._model = tf, model
-        self._graph = tf.function(
-            self._epoch,
-            autograph=False,
-            input_signature=[
-                tf.TensorSpec((None, *inputs.shape), inputs.dtype),
-                tf.TensorSpec(targets, tf.int32 if objective.sparse else tf.float32),
-                tf.TensorSpec((None,), tf.int32),
-                tf.TensorSpec((), tf.int32),
-                tf.TensorSpec((), tf.int32),
-            ],
-        )
-
-    def __call__(
-        self, x: np.ndarray, y: np.ndarray, order: np.ndarray, batch_size: int, steps: int
-    ) -> dict[str, float]:
-        found = self._graph(x, y, order, batch_size, steps)
-        return {name: float(value) for name, value in found.items()}
-
-    @property
-    def traces(self) -> int:
-        return int(self._graph.experimental_get_tracing_count())
-
-    def _epoch(self, x: Any, y: Any, order: Any, batch_size: Any, steps: Any) -> dict[str, Any]:
-        tf, model = self._tf, self._model
-        for metric in model.metrics:
-            metric.reset_state()
-
-        def step(number: Any) -> tuple[Any]:
-            batch = order[number * batch_size : (number + 1) * batch_size]
-            model.train_step((tf.gather(x, batch), tf.gather(y, batch)))
-            return (number + 1,)
-
-        tf.while_loop(lambda number: number < steps, step, [0], parallel_iterations=1)
-        return dict(model.get_metrics_result())
-
-
-class _BatchEpoch:
-    """One epoch, batch by batch through Keras: the way that every backend has."""
-
-    traces = 0
-
-    def __init__(self, model: Any) -> None:
-        self._model = model
-
-    def __call__(
-        self, x: np.ndarray, y: np.ndarray, order: np.ndarray, batch_size: int, steps: int
-    ) -> dict[str, float]:
-        totals: dict[str, float] = defaultdict(float)
-        for start in range(0, steps * batch_size, batch_size):
-            batch = order[start : start + batch_size]
-            found = self._model.train_on_batch(x[batch], y[batch], return_dict=True)
-            for name, value in found.items():
-                totals[name] += float(value) * len(batch)
-        seen = min(len(order), steps * batch_size)
-        return {name: total / seen for name, total in totals.items()}
-
-
-def _build_metrics(model: Any, inputs: InputSpec, objective: _Objective) -> None:
-    """Let loss and metrics make their variables, which a graph's loop must not."""
-    x = np.zeros((1, *(length or 1 for length in inputs.shape)), inputs.dtype)
-    found = model(x, training=False)
-    y = np.zeros(found.shape[:-1] if objective.sparse else found.shape, np.float32)
-    model.compute_loss(x=x, y=y, y_pred=found, training=False)
-    model.compute_metrics(x, y, found)
+def _expect_samples(count: int) -> None:
+    if count == 0:
+        raise TrainingDataRefused("Expected at least one example. Received: none")
 
 
 def _expect_finite_loss(metrics: Mapping[str, float], epoch: int) -> None:
-    if not math.isfinite(metrics["loss"]):
+    loss = metrics.get("loss", 0.0)  # a loop of the user's own need not tell
+    if not math.isfinite(loss):
         raise TrainingDiverged(
             f"Expected a finite loss in epoch {epoch}; a lower learning rate may help. "
-            f"Received: {metrics['loss']}"
+            f"Received: {loss}"
         )
 
 

@@ -264,7 +264,7 @@ def test_where_there_is_no_tensorflow_the_batches_give_the_same_weights(
         {"learning_rate": 0.01, "epochs": 2, "batch_size": 8},
     )
     with_graph = Trainer(images.document).train(images.weights, data, plan, seed=5)
-    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
     charlie = Trainer(images.document)
     by_batch = charlie.train(images.weights, data, plan, seed=5)
     assert charlie.traces == 0

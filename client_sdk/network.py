@@ -1,0 +1,215 @@
+"""A model that is built once and filled with one version's weights after another.
+
+What training, prediction and evaluation share: what the model document says, the Keras model that
+was built of it, the way in for weights, and a forward pass that is compiled once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+import numpy as np
+
+from client_sdk import building
+from client_sdk.building import ModelRefused
+from client_sdk.data import Batch, Examples, TrainingDataRefused
+from client_sdk.errors import ParticipantError
+from client_sdk.objective import Objective
+from client_sdk.wire import InputSpec, WireError, read_weights
+
+BATCH: Final = 256  # examples that are predicted or judged at a time
+SEED_STATE: Final = "seed_generator_state"  # Keras' name for the counter behind Dropout
+
+
+class WeightsRefused(ParticipantError):
+    """The weights given are not those of the model."""
+
+
+def import_keras() -> Any:
+    """Keras, imported in the way that is fastest for us."""
+    # TensorFlow's faster convolutions are off on processors without AVX512-VNNI, where they
+    # halve the time of training as well; it reads this when it is imported.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    import keras
+
+    return keras
+
+
+class Network:
+    """A Keras model as its server describes it.
+
+    Args:
+        document: `architecture` (Keras JSON), `weights` (manifest), `input_spec`, `objective` and
+            perhaps `labels`. It need not be trusted.
+        memory: bytes that the model may take; half of the machine's when None.
+
+    Attributes:
+        model: the `keras.Model`, frozen where the manifest says so, not compiled.
+        weights: the manifest; `input_spec`, `objective`, `labels` the rest of the document.
+        variables: the model's variable for each line of the manifest, by name.
+        generation: rises when what was compiled before no longer fits the weights.
+
+    Raises:
+        ModelRefused: when the model is not made of built-in Keras layers, does not fit its
+            manifest or this machine, or has an unknown objective.
+    """
+
+    def __init__(self, document: Mapping[str, Any], memory: int | None = None) -> None:
+        import_keras()
+        try:
+            self.weights = read_weights(document["weights"])
+            self.input_spec = InputSpec.from_json(document["input_spec"])
+            self.objective = Objective.from_json(document["objective"])
+            self.labels = [str(label) for label in document.get("labels") or []]
+            described = document["architecture"]
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            received = str(error) if type(error) in (ValueError, WireError) else repr(error)
+            raise ModelRefused(f"Expected a whole model document. Received: {received}") from error
+        self.model = building.build(described, self.input_spec.shape, self.weights, memory)
+        self.variables = building.variables(self.model, self.weights)
+        building.freeze(self.model, self.weights)
+        # Layers such as Normalization keep numbers that they work out of their weights, and a
+        # graph holds these as constants.
+        self._finals = [
+            layer for layer in self.model._flatten_layers() if hasattr(layer, "finalize_state")
+        ]
+        self._final: list[bytes] = []
+        self.generation = 0
+        self._forward: Callable[[np.ndarray], np.ndarray] | None = None
+
+    def load(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Put a version's weights in place.
+
+        Raises:
+            WeightsRefused: a tensor is missing or has another shape.
+        """
+        for name, variable in self.variables.items():
+            if variable.name == SEED_STATE:  # differs between backends; training sets it
+                continue
+            value = weights.get(name)
+            if value is None or tuple(value.shape) != tuple(variable.shape):
+                received = "none" if value is None else value.shape
+                raise WeightsRefused(
+                    f"Expected tensor `{name}` of shape {tuple(variable.shape)}. "
+                    f"Received: {received}"
+                )
+            # Copied, for JAX would share the memory: what is trained must not change its base.
+            variable.assign(np.array(value))
+        self._finalize()
+
+    def _finalize(self) -> None:
+        finals = [v.numpy().tobytes() for layer in self._finals for v in layer.variables]
+        if finals == self._final:
+            return
+        self._final = finals
+        for layer in self._finals:
+            layer.finalize_state()
+        self.generation += 1
+        self._forward = None
+        if self.model.compiled:
+            self.model.make_test_function(force=True)
+
+    def compile(self, optimizer: Any) -> None:
+        """Compile with the model's own loss and metrics."""
+        loss, metrics = self.objective.compiled()
+        self.model.compile(optimizer=optimizer, loss=loss, metrics=metrics)
+
+    # --- What goes in -----------------------------------------------------------------------
+
+    def inputs(self, x: np.ndarray, *, finite: bool = True) -> np.ndarray:
+        """Raw examples as the model takes them.
+
+        Args:
+            x: raw examples (n, *shape).
+            finite: whether to look for NaN and infinity.
+
+        Raises:
+            TrainingDataRefused: another shape, no numbers, or values that are not finite.
+        """
+        try:
+            prepared = self.input_spec.prepare(x)
+        except WireError as error:
+            raise TrainingDataRefused(error.detail) from error
+        # Integers times finite numbers are finite.
+        doubtful = prepared.dtype.kind == "f" and np.asarray(x).dtype.kind == "f"
+        if finite and doubtful and not np.isfinite(prepared).all():
+            raise TrainingDataRefused("Expected finite examples. Received: NaN or infinity")
+        return prepared
+
+    def targets(self, y: np.ndarray) -> np.ndarray:
+        """Labels as the loss takes them; see `Objective.targets`."""
+        return self.objective.targets(np.asarray(y), self.model.output_shape)
+
+    def batches(self, examples: Examples, size: int = BATCH) -> Iterator[Batch]:
+        """All examples as the model takes them, with their labels, in their own order."""
+        for x, y in examples.batches(size):
+            yield self.inputs(x), self.targets(y)
+
+    # --- What comes out ---------------------------------------------------------------------
+
+    def outputs(self, x: np.ndarray) -> np.ndarray:
+        """The model's outputs (n, …) for raw examples (n, *shape)."""
+        prepared = self.inputs(x)
+        if self._forward is None:
+            self._forward = self._new_forward()
+        starts = range(0, max(len(prepared), 1), BATCH)
+        return np.concatenate([self._forward(prepared[at : at + BATCH]) for at in starts])
+
+    def evaluate(self, examples: Examples) -> dict[str, float]:
+        """Loss, and accuracy where the objective has classes, over all examples."""
+        count, totals = 0, dict[str, float]()
+        for x, y in self.batches(examples):
+            found = self.model.test_on_batch(x, y, return_dict=True)
+            for name, value in found.items():
+                totals[name] = totals.get(name, 0.0) + float(value) * len(x)
+            count += len(x)
+        if not count:
+            raise TrainingDataRefused("Expected at least one example. Received: none")
+        return {name: total / count for name, total in totals.items()}
+
+    def _new_forward(self) -> Callable[[np.ndarray], np.ndarray]:
+        """A forward pass for any number of examples up to `BATCH`.
+
+        `model.predict` prepares a dataset, callbacks and an iterator for each call: 50 ms, for a
+        photo that takes one.
+        """
+        import keras
+
+        backend = keras.backend.backend()
+        if backend == "tensorflow":
+            return self._tensorflow_forward()
+        if backend == "jax":
+            return self._jax_forward()
+        return lambda x: np.asarray(keras.ops.convert_to_numpy(self.model(x, training=False)))
+
+    def _tensorflow_forward(self) -> Callable[[np.ndarray], np.ndarray]:
+        import tensorflow as tf
+
+        spec = tf.TensorSpec((None, *self.input_spec.shape), self.input_spec.dtype)
+        graph = tf.function(
+            lambda x: self.model(x, training=False), autograph=False, input_signature=[spec]
+        )
+        return lambda x: np.asarray(graph(x))
+
+    def _jax_forward(self) -> Callable[[np.ndarray], np.ndarray]:
+        import jax
+
+        model = self.model
+
+        def call(trained: list[Any], others: list[Any], x: Any) -> Any:
+            return model.stateless_call(trained, others, x, training=False)[0]
+
+        compiled = jax.jit(call)
+
+        def forward(x: np.ndarray) -> np.ndarray:
+            # A program is compiled for each length, so that lengths are rounded up to powers of 2.
+            length = 1 << max(len(x) - 1, 0).bit_length()
+            padded = np.zeros((length, *x.shape[1:]), x.dtype)
+            padded[: len(x)] = x
+            trained = [variable.value for variable in model.trainable_variables]
+            others = [variable.value for variable in model.non_trainable_variables]
+            return np.asarray(compiled(trained, others, padded))[: len(x)]
+
+        return forward
