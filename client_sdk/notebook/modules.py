@@ -73,16 +73,20 @@ def esm(entry: Path) -> str:
 
 
 @cache
-def css(*sheets: Path) -> str:
+def css(*sheets: Path, within: str = "") -> str:
     """Style sheets as one text, in this order.
+
+    A page of notebooks is not ours: what should hold in our widgets alone goes into a selector.
 
     Args:
         *sheets: Files.
+        within: The selector inside of which all of it holds, such as `.fedserver`; "" for none.
 
     Returns:
         For `anywidget.AnyWidget._css`.
     """
-    return "\n".join(sheet.read_text("utf-8") for sheet in sheets)
+    text = "\n".join(sheet.read_text("utf-8") for sheet in sheets)
+    return f"{within} {{\n{text}\n}}\n" if within else text
 
 
 def imports_of(source: str) -> list[str]:
