@@ -1,5 +1,6 @@
 # make               installs everything into .venv (locked versions)
 # make demo          a whole federated training on this machine; ARGS="--participants 8 --exit"
+# make jupyter       the server, and JupyterLab with the dashboard and tutorials; ARGS="--port 9000"
 # make up            the server, until Ctrl-C; ARGS="--port 9000"
 # make test          what a change has to pass
 # make screenshots   pictures of every page, of a demo that trains; ARGS=--serve goes on serving
@@ -17,8 +18,8 @@ LOCK := requirements/locked.txt
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := install
-.PHONY: install demo up test lint types checks test-sqlite browser test-postgresql screenshots format \
-    vendor lock clean
+.PHONY: install demo jupyter up test lint types checks test-sqlite browser test-postgresql \
+    screenshots format vendor lock clean
 
 install: $(INSTALLED)
 
@@ -26,7 +27,7 @@ $(INSTALLED): $(LOCK) pyproject.toml requirements/install.sh
 	@PYTHON='$(PYTHON)' sh requirements/install.sh
 	@touch $@
 
-demo up: install
+demo jupyter up: install
 	@$(BIN)/python manage.py $@ $(ARGS)
 
 # One after the other, the quick ones first, even under make -j.

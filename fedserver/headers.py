@@ -8,6 +8,7 @@ from collections.abc import Awaitable
 from typing import Any
 
 from csp.middleware import CSPMiddleware
+from django.conf import settings
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
@@ -50,4 +51,6 @@ class Headers(CSPMiddleware):
         if request.path_info.startswith(API):
             return response
         response.headers.setdefault("Permissions-Policy", PERMISSIONS)
+        for cookie in response.cookies.values():
+            cookie["path"] = settings.SESSION_COOKIE_PATH  # Django's own messages say none
         return super().process_response(request, response)

@@ -6,6 +6,7 @@ docs/settings.md explains them. With none set this is one machine: SQLite, an em
 """
 
 import os
+import re
 import secrets
 import warnings
 from contextlib import suppress
@@ -23,6 +24,8 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 
 # --- Where things lie -----------------------------------------------------------------------
 FEDSERVER_HOME = Path(env.str("FEDSERVER_HOME", default=str(BASE_DIR / "var"))).resolve()
+# The name and the password of an owner that was made by itself (fedserver/stack.py).
+FIRST_OWNER = FEDSERVER_HOME / "first-owner.txt"
 BLOBS_URL = env.str("BLOBS_URL", default="")  # "s3://bucket/prefix"; empty: a folder in the home
 BLOBS_ENDPOINT = env.str("BLOBS_ENDPOINT", default="")  # of an S3-compatible store
 
@@ -65,8 +68,18 @@ SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = HTTPS
 SECURE_HSTS_SECONDS = env.int("FEDSERVER_HSTS_SECONDS", default=31_536_000 if HTTPS else 0)
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = HTTPS
 SECURE_REDIRECT_EXEMPT = [r"^healthz$"]
-SESSION_COOKIE_NAME = "fedserver_session"
-CSRF_COOKIE_NAME = "fedserver_csrf"
+# The prefix below which a proxy shows us, and takes off: "/fedserver". The cookies are named after
+# it, for a browser shows those of "/" as well, of other servers of the same host too.
+ROOT_PATH = env.str("FEDSERVER_ROOT_PATH", default="").rstrip("/")
+if ROOT_PATH and not re.fullmatch(r"(/[\w.~@%+-]+)+", ROOT_PATH, re.ASCII):
+    raise ImproperlyConfigured(
+        f"Expected a path that begins with a slash (FEDSERVER_ROOT_PATH). Received: {ROOT_PATH!r}"
+    )
+SESSION_COOKIE_NAME = "fedserver_session" + re.sub(r"\W", "_", ROOT_PATH)
+CSRF_COOKIE_NAME = "fedserver_csrf" + re.sub(r"\W", "_", ROOT_PATH)
+SESSION_COOKIE_PATH = CSRF_COOKIE_PATH = ROOT_PATH + "/"
+# What participants and scripts are told to call us; empty: as the browser does that asks.
+ADDRESS = env.str("FEDSERVER_ADDRESS", default="").rstrip("/")
 # How many proxies stand in front; only then is their X-Forwarded-* believed.
 PROXIES = env.int("FEDSERVER_PROXIES", default=0)
 if PROXIES:
@@ -153,7 +166,8 @@ LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
 USE_TZ = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
-STATIC_URL = "/static/"
+STATIC_URL = f"{ROOT_PATH}/static/"
+WHITENOISE_STATIC_PREFIX = "/static/"  # as it is asked: without the prefix
 # The pictures belong to the SDK, whose notebooks show them too.
 STATICFILES_DIRS = [("drawings", BASE_DIR / "client_sdk" / "drawings")]
 # Only `collectstatic` needs it, for a proxy that serves the static files itself.

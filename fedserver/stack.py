@@ -3,6 +3,7 @@
 import fcntl
 import http.client
 import os
+import secrets
 import socket
 import sys
 from collections.abc import Iterator
@@ -11,11 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from django.conf import settings
+from django.contrib.auth import get_user_model
 from django.core.management import call_command
 
 from fedserver import valkey
 from fedserver.supervisor import Program
 from fedserver.web import BACKLOG
+
+OWNER = "owner"
 
 
 class HomeInUse(Exception):
@@ -94,6 +98,30 @@ def prepare() -> None:
     """Brings the home and the database up to date; what is written from now on is private."""
     os.umask(0o077)
     call_command("migrate", interactive=False, verbosity=0)
+
+
+def first_owner() -> tuple[str, Path] | None:
+    """An owner, where there are no people yet; the password lies in a private file of the home.
+
+    The file goes when the password has been changed, or the owner is gone.
+
+    Returns:
+        The owner's name, and the file; None when nobody needs to be told of them any more.
+    """
+    note: Path = settings.FIRST_OWNER
+    people = get_user_model().objects
+    if not people.exists():
+        password = secrets.token_urlsafe(9)
+        note.write_text(f"{OWNER}\n{password}\n")
+        people.create_superuser(OWNER, password=password)
+    if not note.exists():
+        return None
+    name, _, password = note.read_text().strip().partition("\n")
+    owner = people.filter(username=name).first()
+    if owner is None or not owner.check_password(password):
+        note.unlink()
+        return None
+    return name, note
 
 
 def programs(door: Door, *, web: int = 1, workers: int = 2) -> list[Program]:

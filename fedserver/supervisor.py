@@ -266,9 +266,9 @@ class Supervisor:
             self.tick()
             time.sleep(0.05)
 
-    def run(self) -> None:
-        """Ticks until a signal asks for the end."""
-        while not self.stopping:
+    def run(self, until: Callable[[], bool] = lambda: False) -> None:
+        """Ticks until a signal asks for the end, or something is true."""
+        while not self.stopping and not until():
             self.tick()
             time.sleep(0.2)
 

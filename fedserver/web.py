@@ -4,6 +4,7 @@ python -m fedserver.web [--host 127.0.0.1] [--port 8000 | --fd 3] [--workers 4]
 """
 
 import argparse
+import os
 from contextlib import suppress
 
 import uvicorn
@@ -17,6 +18,7 @@ FILES = 65536  # a socket is one; what a login gets is often 1024
 
 def main() -> None:
     options = parse()
+    os.environ["FEDSERVER_ROOT_PATH"] = options.root_path  # for the settings
     allow_many_sockets()
     where = {"fd": options.fd} if options.fd is not None else {"port": options.port}
     uvicorn.run(
@@ -53,7 +55,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (%(default)s)")
     parser.add_argument("--port", type=int, default=8000, help="port (%(default)s)")
     parser.add_argument("--fd", type=int, help="a listening socket to inherit, instead of a port")
-    parser.add_argument("--root-path", default="", help="the prefix that a proxy takes off")
+    root = os.environ.get("FEDSERVER_ROOT_PATH", "").rstrip("/")
+    parser.add_argument("--root-path", default=root, help="the prefix that a proxy takes off")
     parser.add_argument("--workers", type=int, default=1, help="processes (%(default)s)")
     return parser.parse_args()
 

@@ -19,6 +19,7 @@ from django.utils.crypto import get_random_string
 from django.utils.safestring import SafeString, mark_safe
 from django.views.decorators.cache import never_cache
 
+from accounts.address import address
 from accounts.decisions import possible
 from accounts.roles import OPERATORS, Role, roles_of
 from client_sdk import wire
@@ -310,15 +311,16 @@ def _show(request: HttpRequest, code: JoinCode, secret: str) -> HttpResponse:
 
 
 def _server(request: HttpRequest, code: str = "CODE") -> dict[str, Any]:
-    """What to type, with the address by which this browser reaches the server."""
-    address = request.build_absolute_uri(reverse("frontend:overview")).rstrip("/")
-    host = urlsplit(address).hostname or ""
+    """What to type where the data lie."""
+    here = address(request)
+    host = urlsplit(here).hostname or ""
     is_local = host in ("localhost", "127.0.0.1", "::1") or host.endswith(".localhost")
     return {
-        "command": f"fedclient join {address} {code}",
-        "python": PYTHON.format(address=address, code=code),
+        "command": f"fedclient join {here} {code}",
+        "python": PYTHON.format(address=here, code=code),
         "install": INSTALL,
-        "needs_https": not (request.is_secure() or is_local),  # or the client will not speak to it
+        # Or the client will not speak to it.
+        "needs_https": not (here.startswith("https:") or is_local),
     }
 
 
@@ -327,7 +329,7 @@ def join_link(request: HttpRequest, secret: str) -> str:
 
     The code is the fragment, which browsers keep to themselves: it is in no server's log.
     """
-    return request.build_absolute_uri(reverse("frontend:join")) + "#" + secret
+    return address(request, reverse("frontend:join")) + "#" + secret
 
 
 def qr(text: str) -> SafeString:

@@ -17,6 +17,7 @@ from django.utils.decorators import method_decorator
 from rest_framework.throttling import BaseThrottle
 
 from accounts import attempts
+from accounts.address import address
 from accounts.decisions import TOKEN
 from accounts.models import PersonalToken
 from accounts.roles import LADDER, Role, roles_of
@@ -67,8 +68,11 @@ class SignIn(auth.LoginView):
         return self.render_to_response(context, status=429, headers=headers)
 
     def get_context_data(self, **more: Any) -> dict[str, Any]:
-        here = self.request.build_absolute_uri(reverse("frontend:overview"))
-        return super().get_context_data(address=here.rstrip("/"), **more)
+        return super().get_context_data(
+            address=address(self.request),
+            first_owner=settings.FIRST_OWNER if settings.FIRST_OWNER.exists() else None,
+            **more,
+        )
 
 
 def known_browser(request: HttpRequest, name: str) -> str:
@@ -188,7 +192,7 @@ def new_token(request: HttpRequest) -> HttpResponse:
             expires_at=timezone.now() + timedelta(days=days) if days else None,
             actor=request.user.get_username(),
         )
-        api = request.build_absolute_uri(reverse("run-list"))
+        api = address(request, reverse("run-list"))
         context = {"token": token, "secret": secret, "api": api}
         answer = render(request, "frontend/token_made.html", context)
         answer["Cache-Control"] = "no-store"

@@ -18,6 +18,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.template.loader import render_to_string
 from django.urls import path, reverse
 
+from accounts.address import address
 from accounts.roles import OPERATORS, roles_of
 from frontend import advice
 from frontend.decisions import decide, possible
@@ -331,12 +332,12 @@ def _looked_at(request: HttpRequest, form: RunForm) -> dict[str, Any]:
     if not form.is_valid() or form.run is None:
         return {"lines": None}
     facts = selectors.facts_for_preview(form.run.model)
-    address = request.build_absolute_uri(reverse("run-list"))
+    runs = address(request, reverse("run-list"))
     return {
         "lines": preview.lines(form.run, facts),
         "warnings": preview.warnings(form.run, facts),
-        "curl": as_curl(address, form.request()),
-        "python": as_python(address, form.request()),
+        "curl": as_curl(runs, form.request()),
+        "python": as_python(runs, form.request()),
     }
 
 

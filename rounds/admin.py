@@ -7,10 +7,10 @@ from django import forms
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
-from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
+from accounts.address import address
 from accounts.admin import (
     ByWord,
     Linked,
@@ -166,9 +166,8 @@ class JoinCodeAdmin(MakingAdmin):
         return f"{code.uses} of {code.max_uses}"
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        address = request.build_absolute_uri(reverse("service")).removesuffix("/api/v1/")
         told = "The code is shown only now. A participant joins with: {}"
-        command = format_html("<code>fedclient join {} {}</code>", address, form.secret)
+        command = format_html("<code>fedclient join {} {}</code>", address(request), form.secret)
         messages.warning(request, format_html(told, command))
 
 
