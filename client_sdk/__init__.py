@@ -14,17 +14,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from client_sdk.errors import ParticipantError
+    from client_sdk.ledger import Entry
+    from client_sdk.limits import Limits
     from client_sdk.participant import Participant
     from client_sdk.participation import Event, Summary
     from client_sdk.profile import Profile
     from client_sdk.protocol import Assignment, Wait
+    from client_sdk.receipts import Receipt
 
 __all__ = [
     "Assignment",
+    "Entry",
     "Event",
+    "Limits",
     "Participant",
     "ParticipantError",
     "Profile",
+    "Receipt",
     "Summary",
     "Wait",
 ]
@@ -33,10 +39,13 @@ __all__ = [
 # and has no use for an HTTP client.
 _HOMES = {
     "Assignment": "protocol",
+    "Entry": "ledger",
     "Event": "participation",
+    "Limits": "limits",
     "Participant": "participant",
     "ParticipantError": "errors",
     "Profile": "profile",
+    "Receipt": "receipts",
     "Summary": "participation",
     "Wait": "protocol",
 }

@@ -11,8 +11,12 @@
     │   └── CertificateRefused       an answer, but not from whom it should come
     ├── ServerDistrusted             an answer that a sound server would not give
     │   ├── RedirectRefused          it sends us elsewhere
-    │   └── IntegrityError           a blob of another digest, size or shape than promised
+    │   ├── IntegrityError           a blob of another digest, size or shape than promised
+    │   └── TooSlow                  it takes longer than any sound connection
+    ├── Declined                     the participant itself does not want this assignment
+    │   └── LimitReached             one of its own limits says so
     ├── ServerRefused                a problem document: status, code, detail, field
+    │   ├── VersionRefused           this SDK and that server do not understand each other
     │   ├── EnrolmentRefused         the join code is unknown, expired or used up
     │   ├── LoginRefused             key or token not accepted
     │   ├── ParticipantSuspended     wait until an operator lifts it
@@ -80,6 +84,38 @@ class IntegrityError(ServerDistrusted):
     """What the server sent has not the digest, size or shape that it announced."""
 
 
+class TooSlow(ServerDistrusted):
+    """The server keeps a request busy for longer than any sound connection needs."""
+
+
+class Declined(ParticipantError):
+    """The participant itself does not want this assignment.
+
+    Raise it in `on_event`, up to the event "sending", to give an assignment back and go on with
+    the next.
+
+    Attributes:
+        code: what the server is told; the message stays here.
+    """
+
+    code = "declined"
+
+
+class LimitReached(Declined):
+    """One of the participant's own limits forbids it.
+
+    Args:
+        limit: name of the limit, as in `client_sdk.limits.Limits`.
+        expected: what it allows.
+        received: what there is.
+    """
+
+    def __init__(self, limit: str, expected: str, received: object) -> None:
+        super().__init__(f"Expected {expected}, by the limit {limit}. Received: {received}")
+        self.limit = limit
+        self.code = f"limit_{limit}"
+
+
 class TrainingFailed(ParticipantError):
     """Several exchanges in a row came to nothing; the last reason is the cause."""
 
@@ -100,6 +136,10 @@ class ServerRefused(ParticipantError):
         self.code = code
         self.detail = detail
         self.field = field
+
+
+class VersionRefused(ServerRefused):
+    """The server does not understand this version of the SDK, or it not the server."""
 
 
 class EnrolmentRefused(ServerRefused):
@@ -131,6 +171,7 @@ class UpdateRefused(ServerRefused):
 
 
 _BY_CODE: dict[str, type[ServerRefused]] = {
+    "sdk_unsupported": VersionRefused,
     "join_code_invalid": EnrolmentRefused,
     "signature_invalid": LoginRefused,
     "challenge_expired": LoginRefused,

@@ -5,6 +5,7 @@ process that is killed while it uploads sends the same bytes again, and does not
 
     outbox/ASSIGNMENT/update       safetensors, the deltas
     outbox/ASSIGNMENT/manifest     what is signed about them
+    outbox/ASSIGNMENT/about        what the ledger says of them: model, version, tensors' names
     outbox/ASSIGNMENT/local/MODEL  weights that stay here, once the update is acknowledged
 
 An entry is written in a folder with another name and renamed, so that it is there whole or not.
@@ -12,10 +13,12 @@ An entry is written in a folder with another name and renamed, so that it is the
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -36,6 +39,14 @@ class Parcel:
     def update(self) -> Path:
         """The file to upload."""
         return self.folder / "update"
+
+    def about(self) -> dict[str, Any]:
+        """What its assignment was about, by names of `client_sdk.ledger.Entry`."""
+        try:
+            told = json.loads((self.folder / "about").read_text("utf-8"))
+        except (OSError, ValueError):
+            return {}  # put here before there was a ledger
+        return told if isinstance(told, dict) else {}
 
     @property
     def local(self) -> list[Path]:
@@ -93,6 +104,7 @@ class Outbox:
             (begun / "local").mkdir()
             wire.dump(begun / "local" / assignment.model, local)
         write_private(begun / "manifest", manifest.to_bytes())
+        write_private(begun / "about", json.dumps(_about(assignment, deltas)).encode())
         folder = self.folder / str(assignment.id)
         shutil.rmtree(folder, ignore_errors=True)
         begun.replace(folder)
@@ -111,6 +123,19 @@ class Outbox:
         wanted = (assignment.id, assignment.round, assignment.weights.sha256)
         return Parcel(folder, manifest) if intact and ours == wanted else None
 
+    def waiting(self) -> int | None:
+        """The assignment whose update waits to be sent, if one does."""
+        names = [path.name for path in self.folder.iterdir()]
+        return next((int(name) for name in names if name.isdecimal()), None)
+
+    def without_metrics(self, parcel: Parcel) -> Parcel:
+        """The same update, with no metrics in what is signed about it."""
+        if not parcel.manifest.metrics:
+            return parcel
+        manifest = replace(parcel.manifest, metrics={})
+        write_private(parcel.folder / "manifest", manifest.to_bytes())
+        return replace(parcel, manifest=manifest)
+
     def drop(self, assignment: int) -> None:
         """Forget the update of an assignment."""
         shutil.rmtree(self.folder / str(assignment), ignore_errors=True)
@@ -120,3 +145,13 @@ class Outbox:
         for folder in self.folder.iterdir():
             if folder.name != str(assignment):
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _about(assignment: Assignment, deltas: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    return {
+        "model": assignment.model,
+        "run": assignment.run,
+        "number": assignment.number,
+        "version": assignment.version,
+        "tensors": list(deltas),
+    }

@@ -8,10 +8,11 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,14 @@ from client_sdk import wire
 from client_sdk.cache import BlobCache
 from client_sdk.errors import IntegrityError, LoginRefused, ParticipantRevoked, ServerRefused
 from client_sdk.keys import Key
+from client_sdk.ledger import Entry, Ledger, Today
+from client_sdk.limits import Limits
 from client_sdk.outbox import Outbox, Parcel
-from client_sdk.participation import Data, Event, Participation, Summary, TrainerLike
+from client_sdk.participation import Data, Event, Participation, Summary, TrainerLike, Trainers
 from client_sdk.profile import DEFAULT, Profile
 from client_sdk.protocol import Assignment, Blob, ModelCard, Wait, read_check_in
 from client_sdk.transport import Transport, check_address, log_wait, version
+from client_sdk.wake import Wake
 
 _LONG_POLL = 20.0  # seconds; proxies tend to cut at 30
 _GRACE = 30.0  # seconds beyond the long poll before an answer is given up
@@ -63,11 +67,16 @@ class Participant:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.profile = profile
-        self.sleep = sleep
+        self.sleep = self.pause = sleep
         self.on_wait: Callable[[str, float], None] = log_wait
+        self.now: Callable[[], datetime] = lambda: datetime.now().astimezone()
+        self.networked = transport is None
         self.outbox = Outbox(profile.folder / "outbox")
         self.cache = BlobCache(profile.cache_folder)
+        self.ledger = Ledger(profile.folder)
+        self.today = Today(profile.folder, lambda: self.now())
         self._key = profile.key()
+        self._assignment: Assignment | None = None
         self._card: ModelCard | None = None
         self._introduced = False
         self._transport = Transport(
@@ -75,7 +84,7 @@ class Participant:
             login=self._login,
             transport=transport,
             on_wait=lambda reason, seconds: self.on_wait(reason, seconds),
-            sleep=sleep,
+            sleep=lambda seconds: self.pause(seconds),
         )
 
     def __repr__(self) -> str:
@@ -121,6 +130,7 @@ class Participant:
             AddressRefused: for plain http to another machine.
             ProfileExists: when the profile is enrolled already.
             EnrolmentRefused: when the code is unknown, expired or used up.
+            VersionRefused: when this SDK and that server do not understand each other.
             ServerUnreachable: when patience ends.
 
         Example:
@@ -139,6 +149,7 @@ class Participant:
             "signature": key.sign(wire.enrol_message(code, name, key.public)),
             "sdk": sdk_versions(),
         }
+        Ledger(Profile.folder_of(profile)).note("enrolment", detail=f"{name}, {key.public}")
         with Transport(url, transport=transport) as server:
             try:
                 told = server.post("enrol", body, authenticated=False, patience=patience)
@@ -198,6 +209,7 @@ class Participant:
         new = self.profile.begin_rotation()
         signature = self._key.sign(wire.rotate_message(new.public))
         body = {"public_key": new.public, "signature": signature}
+        self.ledger.note("key", detail=new.public)
         try:
             self._transport.post("participants/me/rotate", body, patience=patience)
         except ServerRefused:
@@ -244,30 +256,52 @@ class Participant:
         on_event: Callable[[Event], object] | None = None,
         trainer: TrainerLike | None = None,
         wait: float = _LONG_POLL,
+        limits: Limits | None = None,
+        loop: Any = None,
+        callbacks: Sequence[Any] | None = None,
+        progress: Callable[[Event], object] | bool | None = None,
+        idle: float | None = None,
+        stop: threading.Event | None = None,
+        verdicts: float = 0.0,
     ) -> Summary:
         """Take part: train in every round that the server gives us, until told otherwise.
 
-        The data stay here; what leaves are weight changes, a sample count and metrics. A server
-        that is away is waited for. Ctrl-C and SIGTERM end it in good order.
+        The data stay here; what leaves are weight changes, a sample count and metrics, each
+        listed by an event before it leaves and in `log` ever after. A server that is away is
+        waited for. Ctrl-C and SIGTERM end it in good order, and so does `stop`.
 
         Args:
             data: examples (n, *shape) and labels (n, …), as the model's input specification
-                has them before scaling.
+                has them before scaling; or what else `client_sdk.data.read` takes: a
+                `tf.data.Dataset`, a `keras.utils.PyDataset`, a folder of images by class. A
+                function without arguments is asked for them at the beginning of each round.
             model: only rounds of the model with this slug; None for any.
             rounds: stop after so many updates.
             until: stop at this time (with time zone), or when this says True; it is asked
                 between exchanges.
-            on_event: told each step; what it raises ends the participation.
+            on_event: told each step; what it raises ends the participation, except
+                `client_sdk.errors.Declined`, which gives one assignment back. What it raises at
+                the event "sending" prevents what is listed there from leaving.
             trainer: trains in place of `client_sdk.training.Trainer`.
-            wait: seconds that a check-in may wait at the server for work, at most 25.
+            wait: seconds that a check-in may wait at the server for work, at most 25, where no
+                push tells of it.
+            limits: in place of those of the profile.
+            loop: a `client_sdk.training.TrainingLoop` in place of ours.
+            callbacks: Keras callbacks, handed to the training.
+            progress: shows each step, beside `on_event`, and may not stop anything; None for
+                what suits a terminal or a notebook, False for nothing.
+            idle: end after so many seconds without an assignment.
+            stop: set it, from any thread, to end as Ctrl-C does.
+            verdicts: seconds to wait at the end for verdicts that are still out.
 
         Returns:
             What came of it.
 
         Raises:
             ParticipantRevoked: when an operator has revoked us.
+            VersionRefused: when this SDK and that server do not understand each other.
             ProfileInUse: when another process takes part with this profile.
-            TrainingFailed: when three exchanges in a row came to nothing.
+            TrainingFailed: when three exchanges in a row failed.
 
         Example:
             >>> summary = alice.participate((images, labels), rounds=1)
@@ -281,19 +315,50 @@ class Participant:
             rounds=rounds,
             until=until,
             on_event=on_event,
-            trainer=trainer,
+            trainers=Trainers(trainer, loop, callbacks),
             wait=wait,
+            limits=limits,
+            progress=progress,
+            idle=idle,
+            stop=stop,
+            verdicts=verdicts,
         )
         return participation.run()
 
+    @property
+    def limits(self) -> Limits:
+        """What this participant allows; kept in its profile, and set by assignment.
+
+        Raises:
+            ProfileInvalid: when their file is damaged.
+        """
+        return Limits.load(self.profile.folder / "limits.json")
+
+    @limits.setter
+    def limits(self, limits: Limits) -> None:
+        limits.save(self.profile.folder / "limits.json")
+
+    def log(self) -> list[Entry]:
+        """What has left this machine, in the order in which it left.
+
+        Example:
+            >>> [entry.kind for entry in alice.log()][:2]
+            ['enrolment', 'versions']
+        """
+        return self.ledger.entries()
+
     def check_in(
-        self, *, wait: float = 0.0, model: str | None = None, patience: float | None = None
+        self,
+        *,
+        wait: float = 0.0,
+        model: str | Sequence[str] | None = None,
+        patience: float | None = None,
     ) -> Assignment | Wait:
         """Ask what to do.
 
         Args:
             wait: seconds that the server may hold the answer until there is work, at most 25.
-            model: only rounds of this model.
+            model: only rounds of this model, or of these.
             patience: seconds to wait for a server that is away; None for ever.
 
         Returns:
@@ -301,16 +366,26 @@ class Participant:
         """
         body: dict[str, Any] = {"wait": wait}
         if model is not None:
-            body["models"] = [model]
+            body["models"] = [model] if isinstance(model, str) else list(model)
         if not self._introduced:
             body["sdk"] = sdk_versions()
+            told = ", ".join(f"{name} {value}" for name, value in body["sdk"].items())
+            self.ledger.note("versions", detail=told)
         timeout = httpx.Timeout(wait + _GRACE, connect=10.0)
         answer = self._transport.post("check-in", body, patience=patience, timeout=timeout)
         self._introduced = True
-        return read_check_in(answer)
+        what = read_check_in(answer)
+        if isinstance(what, Assignment):
+            self._assignment = what
+        return what
 
     def download(
-        self, assignment: Assignment, *, patience: float | None = None
+        self,
+        assignment: Assignment,
+        *,
+        patience: float | None = None,
+        within: float | None = None,
+        check: Callable[[], object] | None = None,
     ) -> tuple[ModelCard, dict[str, np.ndarray]]:
         """The model of an assignment, and the weights to train from.
 
@@ -321,16 +396,20 @@ class Participant:
         Args:
             assignment: from `check_in`.
             patience: seconds to wait for a server that is away; None for ever.
+            within: seconds for each blob; None for as many as its length may take.
+            check: called as bytes come; what it raises breaks it off.
 
         Returns:
             The model, and its weights by name in the order of the manifest.
 
         Raises:
             IntegrityError: when something is not as it was announced.
+            TooSlow: when it takes longer than any sound connection.
         """
-        card = self.card(assignment, patience=patience)
+        options = {"patience": patience, "within": within, "check": check}
+        card = self.card(assignment, patience=patience, within=within)
         federated = card.tensors(wire.FEDERATED)
-        path = self._fetch(assignment.weights, federated, patience)
+        path = self._fetch(assignment.weights, federated, options)
         fixed = card.tensors(wire.LOCAL, wire.FROZEN)
         if bool(fixed) != bool(assignment.fixed):
             expected = "a blob" if fixed else "no blob"
@@ -339,7 +418,7 @@ class Participant:
             wire.norm(wire.open_flat(path, federated), federated)
             found = wire.open_tensors(path, federated)
             if assignment.fixed:
-                path = self._fetch(assignment.fixed, fixed, patience)
+                path = self._fetch(assignment.fixed, fixed, options)
                 found |= wire.open_tensors(path, fixed)
         except wire.WireError as error:
             raise IntegrityError(error.detail) from error
@@ -347,7 +426,13 @@ class Participant:
         self.cache.trim(*(blob.sha256 for blob in (assignment.weights, assignment.fixed) if blob))
         return card, {weight.name: found[weight.name] for weight in card.weights}
 
-    def card(self, assignment: Assignment, *, patience: float | None = None) -> ModelCard:
+    def card(
+        self,
+        assignment: Assignment,
+        *,
+        patience: float | None = None,
+        within: float | None = None,
+    ) -> ModelCard:
         """The description of an assignment's model; asked once for each architecture.
 
         Raises:
@@ -355,7 +440,8 @@ class Participant:
         """
         wanted = (assignment.model, assignment.architecture_digest)
         if self._card is None or (self._card.slug, self._card.architecture_digest) != wanted:
-            document = self._transport.get(f"models/{assignment.model}", patience=patience)
+            path = f"models/{assignment.model}"
+            document = self._transport.get(path, patience=patience, within=within)
             card = ModelCard.from_json(document)
             if (card.slug, card.architecture_digest) != wanted:
                 received = (card.slug, card.architecture_digest)
@@ -363,37 +449,96 @@ class Participant:
             self._card = card
         return self._card
 
-    def _fetch(self, blob: Blob, specs: list[wire.TensorSpec], patience: float | None) -> Path:
-        limit = wire.update_length_limit(specs)
+    def _fetch(self, blob: Blob, specs: list[wire.TensorSpec], options: Mapping[str, Any]) -> Path:
+        # The model's own manifest is the server's word as well; the cache's limit is ours.
+        limit = min(wire.update_length_limit(specs), self.cache.limit)
         if blob.length > limit:
             raise IntegrityError(
                 f"Expected at most {limit} bytes of weights. Received: {blob.length}"
             )
-        return self._transport.download(blob.sha256, blob.length, self.cache, patience=patience)
+        return self._transport.download(blob.sha256, blob.length, self.cache, **options)
 
-    def upload(self, parcel: Parcel, *, patience: float | None = None) -> dict[str, Any]:
+    def listing(self, parcel: Parcel) -> Entry:
+        """What leaves with an update, as the ledger will list it."""
+        return Entry(at=datetime.now(UTC), kind="update", state="sending", **_leaving(parcel))
+
+    def upload(
+        self,
+        parcel: Parcel,
+        *,
+        limits: Limits | None = None,
+        patience: float | None = None,
+        within: float | None = None,
+        check: Callable[[], object] | None = None,
+    ) -> dict[str, Any]:
         """Send an update from the outbox, signed; repeating it does no harm.
+
+        It is written down in the ledger, and counted for the day, before its first byte leaves.
+
+        Args:
+            parcel: from the outbox.
+            limits: in place of those of the profile.
+            patience: seconds to wait for a server that is away; None for ever.
+            within: seconds for all of it; None for as many as its length may take.
+            check: called as it leaves, piece by piece; what it raises breaks it off.
 
         Returns:
             The server's receipt.
 
         Raises:
+            LimitReached: when one of our own limits forbids it.
             RoundClosed: when it came too late.
             UpdateConflict: when another update was counted for the assignment.
             ServerRefused: when the server does not accept it.
         """
-        raw = parcel.manifest.to_bytes()
+        limits = self.limits if limits is None else limits
+        limits.check_samples(parcel.manifest.samples)
+        if not limits.share_metrics:
+            parcel = self.outbox.without_metrics(parcel)
+        raw, number = parcel.manifest.to_bytes(), parcel.manifest.assignment
         headers = {
             "Fedserver-Manifest": wire.b64(raw),
             "Fedserver-Signature": self._key.sign(wire.update_message(raw)),
         }
-        path = f"assignments/{parcel.manifest.assignment}/update"
-        timeout = httpx.Timeout(120.0, connect=10.0)
-        receipt = self._transport.request(
-            "PUT", path, file=parcel.update, headers=headers, patience=patience, timeout=timeout
-        )
+
+        def about_to_leave() -> None:  # at each try: a day may have passed since the last
+            limits.check_rounds(self.today.count(without=number))
+            self.today.add(number)
+
+        about_to_leave()
+        self.ledger.note("update", state="sending", **_leaving(parcel))
+        try:
+            receipt = self._transport.request(
+                "PUT",
+                f"assignments/{number}/update",
+                file=parcel.update,
+                headers=headers,
+                patience=patience,
+                within=within,
+                before=about_to_leave,
+                check=check,
+            )
+        except ServerRefused as refused:
+            self.ledger.note(
+                "update",
+                assignment=number,
+                state="refused",
+                code=refused.code,
+                reason=refused.detail,
+            )
+            raise
         self._keep_local(parcel)
+        self.ledger.note("update", assignment=number, state="uploaded")
         return receipt if isinstance(receipt, dict) else {}
+
+    def assignment(self, assignment: int, *, patience: float | None = 0.0) -> dict[str, Any]:
+        """What the server says of one of our assignments, as a document.
+
+        Raises:
+            RoundClosed: when it knows no such assignment of ours.
+        """
+        answer = self._transport.get(f"assignments/{assignment}", patience=patience)
+        return answer if isinstance(answer, dict) else {}
 
     def report_progress(
         self, assignment: int, progress: Mapping[str, Any], *, patience: float | None = 0.0
@@ -403,26 +548,63 @@ class Participant:
         Raises:
             RoundClosed: when it no longer counts.
         """
+        # Not worth a sync of the disk: only a power cut could take the line away.
+        told = {"detail": _words(progress), "metrics": dict(progress.get("metrics") or {})}
+        self.ledger.note("progress", durable=False, **self._about(assignment), **told)
         path = f"assignments/{assignment}/progress"
         answer = self._transport.post(path, progress, patience=patience, timeout=5.0)
         return answer if isinstance(answer, dict) else {}
 
     def report_failure(
-        self, assignment: int, reason: str, detail: str, *, patience: float | None = None
+        self,
+        assignment: int,
+        reason: str,
+        detail: str,
+        *,
+        patience: float | None = None,
     ) -> None:
         """Tell that an assignment came to nothing, so that its round need not wait."""
         body = {"reason": reason, "detail": detail[:8000]}
+        self.ledger.note("failure", **self._about(assignment), code=reason, detail=detail[:8000])
         self._transport.post(f"assignments/{assignment}/failure", body, patience=patience)
 
-    def withdraw(self, assignment: int, *, patience: float | None = 5.0) -> None:
-        """Give an assignment back, and forget what was trained for it."""
-        self._transport.request("DELETE", f"assignments/{assignment}", patience=patience)
+    def withdraw(self, assignment: int, *, reason: str = "", patience: float | None = 5.0) -> None:
+        """Give an assignment back, and forget what was trained for it.
+
+        Args:
+            assignment: its id.
+            reason: a code that the server is told, such as `LimitReached.code`.
+            patience: seconds to wait for a server that is away; None for ever.
+        """
+        path = f"assignments/{assignment}"
+        if reason:
+            self.ledger.note("failure", **self._about(assignment), code=reason)
+            path += f"?reason={reason}"
+        self._transport.request("DELETE", path, patience=patience)
         self.outbox.drop(assignment)
+
+    def wake(self) -> Wake | None:
+        """A connection by which the server tells that there is work; None without a network."""
+        return Wake(self._transport) if self.networked else None
 
     def server(self, *, patience: float | None = 5.0) -> dict[str, Any]:
         """What the server says of itself: service, version, wire versions, time."""
         answer = self._transport.get("", authenticated=False, patience=patience)
         return answer if isinstance(answer, dict) else {}
+
+    def _about(self, assignment: int) -> dict[str, Any]:
+        """What the ledger says of an assignment beside its number."""
+        mine = self._assignment
+        if mine is None or mine.id != assignment:
+            return {"assignment": assignment}
+        return {
+            "assignment": assignment,
+            "model": mine.model,
+            "run": mine.run,
+            "round": mine.round,
+            "number": mine.number,
+            "version": mine.version,
+        }
 
     # --- Weights that never leave ---
 
@@ -441,6 +623,26 @@ class Participant:
         folder.mkdir(exist_ok=True, mode=0o700)
         for path in parcel.local:
             path.replace(folder / path.name)
+
+
+def _leaving(parcel: Parcel) -> dict[str, Any]:
+    """What leaves with an update, by names of `Entry`."""
+    manifest, about = parcel.manifest, parcel.about()
+    told = {name: about[name] for name in ("model", "run", "number", "version") if name in about}
+    return told | {
+        "round": manifest.round,
+        "assignment": manifest.assignment,
+        "bytes": manifest.length,
+        "tensors": tuple(about.get("tensors", ())),
+        "samples": manifest.samples,
+        "metrics": dict(manifest.metrics),
+        "sha256": manifest.digest,
+    }
+
+
+def _words(progress: Mapping[str, Any]) -> str:
+    epoch = f", epoch {progress['epoch']} of {progress['epochs']}" if "epoch" in progress else ""
+    return f"{progress.get('activity', '')}{epoch}"
 
 
 def sdk_versions() -> dict[str, Any]:

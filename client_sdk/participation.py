@@ -3,10 +3,12 @@
 One exchange is:
 
 1. **check in**: an assignment, or when to come back and why;
-2. **look in the outbox**: an update that is trained already goes straight to step 5;
-3. **download** the model and its weights, checked before anything is used;
-4. **train**, telling the server of each epoch, and put the result into the outbox;
-5. **upload** it until there is a receipt, and keep the weights that stay here.
+2. **allow**: what our own limits do not allow is given back;
+3. **look in the outbox**: an update that is trained already goes straight to step 6;
+4. **download** the model and its weights, checked before anything is used;
+5. **train**, telling the server of each epoch, and put the result into the outbox;
+6. **send** it until there is a receipt: listed first, to the caller and in the ledger;
+7. **ask for the verdict** when we check in again.
 
 A process may be killed between any two lines: the server gives the same assignment again, blobs
 that are here are not fetched again, and what is in the outbox is sent bit by bit as it was.
@@ -19,73 +21,99 @@ from __future__ import annotations
 
 import logging
 import math
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib import import_module
+from importlib.util import find_spec
+from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from client_sdk import wire
 from client_sdk.errors import (
+    CertificateRefused,
+    Declined,
     IntegrityError,
+    LimitReached,
     LoginRefused,
     ParticipantError,
     ParticipantRevoked,
     ParticipantSuspended,
     RoundClosed,
+    ServerDistrusted,
     ServerRefused,
     ServerUnreachable,
+    TooSlow,
     TrainingFailed,
     UpdateConflict,
 )
+from client_sdk.limits import Limits
 from client_sdk.outbox import Parcel
 from client_sdk.protocol import Assignment, ModelCard, Wait
+from client_sdk.receipts import Receipt, Verdicts
+from client_sdk.reporting import Reporter
+from client_sdk.stopping import Stop, Stopped
+from client_sdk.wake import REFUSED, WORK, Wake
 
 if TYPE_CHECKING:
     from client_sdk.participant import Participant
 
 log = logging.getLogger("client_sdk")
 
-Data = tuple[np.ndarray, np.ndarray]
+Data = Any  # (x, y), or what else `client_sdk.data.read` takes, or a function that answers it
 OnEpoch = Callable[[int, int, dict[str, float]], None]
 
 KINDS = {
     "waiting": "nothing to do; `reason`, `detail`, `seconds`",
     "offline": "the server is away; `reason`, `seconds` until the next try",
     "suspended": "an operator has suspended us; `seconds` until the next try",
+    "limited": "our own limits allow no round for now; `limit`, `detail`, `seconds`",
     "assigned": "a place in a round",
     "resumed": "its update is in the outbox already",
     "downloading": "fetching the model's weights; `bytes`",
-    "training": "local training begins",
+    "downloaded": "they are here; `bytes`",
+    "training": "local training begins; `samples`",
+    "progress": "somewhere within the training; `fraction` of it is done",
     "epoch": "an epoch is done; `epoch`, `epochs`, `metrics`",
+    "sending": "what is about to leave, as the ledger lists it; what is raised here prevents it",
     "uploading": "sending the update; `bytes`",
-    "uploaded": "the server has it; `samples`, `metrics`",
+    "uploaded": "the server has it; `samples`, `metrics`, `receipt`",
+    "receipt": "what became of an update that was sent; `receipt`",
+    "declined": "given back, because we do not want it; `limit`, `reason`, `detail`",
     "closed": "the round is closed, our part no longer counts; `reason`",
     "failed": "the exchange came to nothing; `reason`, `detail`",
-    "interrupted": "Ctrl-C or SIGTERM",
+    "interrupted": "Ctrl-C, SIGTERM, or the caller's `stop`",
 }
 
 _FAILURES_IN_A_ROW = 3
 _SUSPENDED_PAUSE = 30.0
 _SHORTEST_PAUSE = 0.5
 _LONGEST_PAUSE = 300.0
-_PACE = 0.25  # seconds between reports of progress, at least
-_HEARTBEAT = 20.0  # and at most
+_LONGEST_REST = 60.0  # after exchanges that came to nothing
+_BETWEEN_CHECK_INS = 0.2  # at least, however often a push asks us to
+_WATCH = (30.0, 60.0)  # seconds between check-ins while pushes tell of work, at least and at most
+_ASK_AFTER = WORK | {REFUSED}  # news after which a check-in may be answered otherwise
+_TO_TRAIN = 0.8  # of the seconds that a round may take
+_STOPPABLE_WAIT = 3.0  # longest check-in that somebody who may stop us has to sit out
 
 
 class TrainerLike(Protocol):
-    """What trains: `client_sdk.training.Trainer`, or something of yours."""
+    """What trains: `client_sdk.training.Trainer`, or something of yours.
+
+    One whose `train` takes these as well is handed them: `check`, to be called about every second,
+    and what it raises ends the training; `on_progress`, to be called with the fraction that is
+    done; and `seconds`, after which it may answer with what it has trained so far.
+    """
 
     def train(
         self,
         weights: Mapping[str, np.ndarray],
-        data: Data,
+        data: Any,
         hyperparameters: Mapping[str, Any],
         seed: int,
         on_epoch: OnEpoch | None = None,
@@ -116,14 +144,18 @@ class Summary:
         rounds: updates that the server has acknowledged.
         samples: examples trained on, summed over them.
         failures: exchanges that came to nothing through a fault.
-        metrics: of the last update.
-        ended: "rounds", "until" or "interrupted".
+        declined: assignments that our own limits gave back.
+        metrics: of the last update, as they were here.
+        receipts: one for each update, with the verdict where it is known.
+        ended: "rounds", "until", "idle", "stopped" or "interrupted".
     """
 
     rounds: int = 0
     samples: int = 0
     failures: int = 0
+    declined: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
+    receipts: list[Receipt] = field(default_factory=list)
     ended: str = ""
 
 
@@ -139,77 +171,169 @@ class Participation:
         rounds: int | None,
         until: datetime | Callable[[], bool] | None,
         on_event: Callable[[Event], object] | None,
-        trainer: TrainerLike | None,
+        trainers: Trainers,
         wait: float,
+        limits: Limits | None,
+        progress: Callable[[Event], object] | bool | None,
+        idle: float | None,
+        stop: threading.Event | None,
+        verdicts: float,
     ) -> None:
         if isinstance(until, datetime) and until.tzinfo is None:
             raise ValueError(f"Expected `until` to have a time zone. Received: {until}")
         self.participant = participant
-        self.data = data
+        self.data = _Examples(data)
         self.model, self.rounds, self.until, self.wait = model, rounds, until, wait
+        self.idle, self.verdicts_within = idle, verdicts
         self.on_event = on_event
-        self.trainers = _Trainers(trainer)
+        self.progress = _progress(progress)
+        self.trainers = trainers
+        self.given_limits = limits
+        self.limits = limits or Limits()
+        self.stop = Stop(stop, participant.sleep)
         self.summary = Summary()
+        self.verdicts = Verdicts(participant)
+        self.wake: Wake | None = None
         self.assignment: Assignment | None = None
+        self.reporter: Reporter | None = None
         self.failures_in_a_row = 0
+        self._nothings = 0  # exchanges in a row that came to nothing, for whatever reason
+        self._troubles = 0  # check-ins in a row whose answer was none to trust
         self._greeted = False
+        self._fraction, self._latest = 0.0, dict[str, Any]()  # of the training under way
+        self._began = self._worked_at = self._asked_at = time.monotonic()
 
     def run(self) -> Summary:
         """Take part until told otherwise."""
-        self.participant.on_wait = self._offline
-        with self.participant.profile.locked(), _sigterm_interrupts():
+        with self._surroundings():
             try:
                 while not self._ended():
                     self._step()
-            except KeyboardInterrupt:
-                self.summary.ended = "interrupted"
+                self._wait_for_verdicts()
+            except KeyboardInterrupt as interrupt:
                 self._give_back()
+                stopped = isinstance(interrupt, Stopped)
+                self.summary.ended = "stopped" if stopped else "interrupted"
         return self.summary
 
+    @contextmanager
+    def _surroundings(self) -> Iterator[None]:
+        """Hold the profile, hear signals and pushes, and leave everything as it was."""
+        mine = self.participant
+        with ExitStack() as stack:
+            stack.callback(getattr(self.progress, "close", lambda: None))
+            stack.enter_context(mine.profile.locked())
+            stack.enter_context(self.stop.heard())
+            mine.on_wait, before = self._offline, mine.on_wait
+            stack.callback(setattr, mine, "on_wait", before)
+            mine.pause = self.stop.pause
+            stack.callback(setattr, mine, "pause", mine.sleep)
+            self.wake = mine.wake()
+            if self.wake is not None:
+                stack.callback(self.wake.close)
+            self.verdicts.begin()
+            yield
+
     def _ended(self) -> bool:
+        self.stop.check()
         if self.rounds is not None and self.summary.rounds >= self.rounds:
             self.summary.ended = "rounds"
-        elif self._seconds_left() <= 0 or (callable(self.until) and self.until()):
+        elif self._seconds_until() <= 0 or (callable(self.until) and self.until()):
             self.summary.ended = "until"
+        elif self._seconds_idle() <= 0:
+            self.summary.ended = "idle"
         return bool(self.summary.ended)
 
     def _seconds_left(self) -> float:
+        return min(self._seconds_until(), self._seconds_idle())
+
+    def _seconds_until(self) -> float:
         if not isinstance(self.until, datetime):
             return math.inf
         return (self.until - datetime.now(UTC)).total_seconds()
 
+    def _seconds_idle(self) -> float:
+        return math.inf if self.idle is None else self._worked_at + self.idle - time.monotonic()
+
+    # --- Until there is an assignment ---
+
     def _step(self) -> None:
         """Check in, and do what is asked."""
-        greeting = not self._greeted
+        self.limits = self.given_limits or self.participant.limits
         try:
-            answer, waited = self._check_in()
-            if isinstance(answer, Wait) and greeting:
-                self._tell("waiting", reason=answer.reason, detail=answer.detail, seconds=0.0)
-            elif isinstance(answer, Wait):
-                self._come_back(answer, waited)
-            else:
+            self._allow_any()
+            answer, waited, greeting = self._check_in()
+            self._ask_for_verdicts(at_once=isinstance(answer, Assignment))
+            if isinstance(answer, Assignment):
                 self._exchange(answer)
+                self._worked_at = time.monotonic()
+            elif greeting:
+                self._tell("waiting", reason=answer.reason, detail=answer.detail, seconds=0.0)
+            else:
+                self._come_back(answer, waited)
+        except LimitReached as reached:
+            self._rest_until_allowed(reached)
         except ParticipantSuspended:
             self._tell("suspended", seconds=_SUSPENDED_PAUSE)
             self._pause(_SUSPENDED_PAUSE)
 
-    def _check_in(self) -> tuple[Assignment | Wait, float]:
-        """The server's answer, and how long it took; a wait until the end when there is none."""
-        asked, left = time.monotonic(), self._seconds_left()
+    def _allow_any(self) -> None:
+        """Whether our own limits allow any round now; nobody is asked for one that they do not."""
+        # An update that was counted when it was sent, and has no receipt, may be sent again.
+        unsent = self.participant.outbox.waiting()
+        self.limits.check_rounds(self.participant.today.count(without=unsent))
+        if self.limits.ask_for(self.model) == []:
+            raise LimitReached("models", f"{self.limits.models}", self.model or "none allowed")
+
+    def _rest_until_allowed(self, reached: LimitReached) -> None:
+        now = self.participant.now()
+        tomorrow = datetime.combine(now.date() + timedelta(days=1), datetime.min.time())
+        # Without a zone it is the machine's own midnight, whatever becomes of summer time.
+        midnight = tomorrow.timestamp() - now.timestamp()
+        seconds = midnight if reached.limit == "rounds_per_day" else _LONGEST_PAUSE
+        self._tell("limited", limit=reached.limit, detail=str(reached), seconds=max(seconds, 1.0))
+        # Limits may be changed meanwhile, and verdicts come in.
+        self._pause(max(1.0, min(seconds, _LONGEST_PAUSE)))
+        self._ask_for_verdicts()
+
+    def _check_in(self) -> tuple[Assignment | Wait, float, bool]:
+        """The server's answer, how long it took, and whether it is the first.
+
+        There is a wait until the end when there is no answer.
+        """
+        asked, left, greeting = time.monotonic(), self._seconds_left(), not self._greeted
         try:
             answer = self.participant.check_in(
-                # The first time we ask for an answer at once: people want to see that the server
-                # is there. From then on it may hold the answer until there is something to do.
-                wait=max(0.0, min(self.wait, left)) if self._greeted else 0.0,
-                model=self.model,
+                wait=max(0.0, min(self._hold(), left)),
+                model=self.limits.ask_for(self.model),
                 patience=left if math.isfinite(left) else None,
             )
+            self._troubles = 0
+        except (ServerDistrusted, CertificateRefused) as error:
+            if greeting:
+                raise  # this was never our server
+            answer = Wait(self._trouble(), "distrusted", str(error))  # a hotel's page, perhaps
         except ServerUnreachable as error:
-            if type(error) is not ServerUnreachable or not math.isfinite(left):
+            if not math.isfinite(left):
                 raise
             answer = Wait(left, "offline", str(error))
-        self._greeted = True
-        return answer, time.monotonic() - asked
+        self._greeted, self._asked_at = True, time.monotonic()
+        return answer, time.monotonic() - asked, greeting
+
+    def _hold(self) -> float:
+        """Seconds that the server may hold its answer until there is something to do."""
+        # The first time we ask for an answer at once: people want to see that the server is
+        # there. And while pushes tell of work there is no need.
+        if not self._greeted or self._pushed():
+            return 0.0
+        return min(self.wait, _STOPPABLE_WAIT) if self.stop.event is not None else self.wait
+
+    def _pushed(self) -> bool:
+        return self.wake is not None and self.wake.connected
+
+    def _trouble(self) -> float:
+        self._troubles += 1
+        return min(2.0**self._troubles, _LONGEST_PAUSE)
 
     def _come_back(self, answer: Wait, waited: float) -> None:
         # A server that held the answer asks us back at once; one that says so each time at once
@@ -217,128 +341,266 @@ class Participation:
         pause = min(answer.retry_after, _LONGEST_PAUSE)
         if waited < _SHORTEST_PAUSE:
             pause = max(pause, _SHORTEST_PAUSE)
+        pushed = self._pushed() and answer.reason not in ("distrusted", "offline")
+        if pushed:
+            pause = min(max(pause, _WATCH[0]), _WATCH[1])
         self._tell("waiting", reason=answer.reason, detail=answer.detail, seconds=pause)
-        self._pause(pause)
+        if pushed:
+            self._wait_for_push(pause)
+        else:
+            self._pause(pause)
+
+    def _wait_for_push(self, seconds: float) -> None:
+        assert self.wake is not None
+        until, judged = time.monotonic() + min(seconds, self._seconds_left()), False
+        while (left := until - time.monotonic()) > 0 and self.wake.connected:
+            look = self.verdicts.seconds_to_next if judged else math.inf
+            self.wake.wait(min(left, look, self.stop.patience))
+            self.stop.check()
+            kinds = {news.kind for news in self.wake.news()}
+            if kinds & _ASK_AFTER:
+                break
+            judged = judged or bool(kinds)
+            if judged and self.verdicts.seconds_to_next <= 0:
+                self._ask_for_verdicts()
+                judged = False
+        since = time.monotonic() - self._asked_at
+        if since < _BETWEEN_CHECK_INS:  # a flood of pushes is no reason for a flood of ours
+            self._pause(_BETWEEN_CHECK_INS - since)
 
     def _pause(self, seconds: float) -> None:
-        self.participant.sleep(max(0.0, min(seconds, self._seconds_left())))
+        self.stop.pause(max(0.0, min(seconds, self._seconds_left())))
 
     # --- One exchange ---
 
     def _exchange(self, assignment: Assignment) -> None:
-        self.assignment = assignment
-        self._tell("assigned")
+        self.assignment, self._began = assignment, time.monotonic()
         outbox = self.participant.outbox
         outbox.keep_only(assignment.id)
         try:
-            with _Reporter(self.participant, assignment.id) as reporter:
+            with Reporter(self.participant, assignment.id) as self.reporter:
+                self._tell("assigned")
+                self._allow(assignment)
                 parcel = outbox.find(assignment)
                 if parcel is None:
-                    parcel = self._train(assignment, reporter)
+                    parcel = self._train(assignment, self.reporter)
                 else:
                     self._tell("resumed")
-                self._upload(parcel, reporter)
-            self.failures_in_a_row = 0
+                self._send(assignment, parcel, self.reporter)
+            self.failures_in_a_row = self._nothings = 0
         except (RoundClosed, UpdateConflict) as closed:
             self._tell("closed", reason=closed.code)
+            self._came_to_nothing()
         except (LoginRefused, ParticipantSuspended, ParticipantRevoked):
             raise  # what is in the outbox stays there: we may be reinstated in time
-        except (ServerRefused, IntegrityError, wire.WireError, _TrainerFailed) as error:
+        except Declined as declined:
+            self._decline(assignment, declined)
+        except (ServerRefused, ServerDistrusted, wire.WireError, _Failed) as error:
             self._fail(assignment, error)
+        finally:
+            self.reporter = None
         outbox.drop(assignment.id)
         self.assignment = None
 
-    def _train(self, assignment: Assignment, reporter: _Reporter) -> Parcel:
+    def _allow(self, assignment: Assignment) -> None:
+        """Whether our own limits allow this assignment, as far as it can be known now."""
+        self.limits.check_assignment(assignment, self.model)
+        self.limits.check_rounds(self.participant.today.count(without=assignment.id))
+
+    def _check(self) -> None:
+        """Raise what should end an exchange half-way; asked again and again while it goes on."""
+        self.stop.check()
+        self.limits.check_seconds(time.monotonic() - self._began)
+        if self.reporter is not None:
+            self.reporter.check()
+
+    def _within(self) -> float | None:
+        """Seconds that the exchange may still take, by our own limit."""
+        if self.limits.seconds_per_round is None:
+            return None
+        return max(0.0, self._began + self.limits.seconds_per_round - time.monotonic())
+
+    @contextmanager
+    def _within_limits(self) -> Iterator[None]:
+        """Say which limit it was where a transfer was cut short by ours."""
+        try:
+            with _on_this_machine():
+                yield
+        except TooSlow:
+            within = self._within()
+            if within is not None and within < 1.0:  # no pause and second try was worth it
+                self.limits.check_seconds(math.inf)
+            raise
+
+    def _train(self, assignment: Assignment, reporter: Reporter) -> Parcel:
         if assignment.encoding not in wire.ENCODINGS:
             detail = f"Expected {wire.ENCODINGS[0]}. Received: {assignment.encoding!r:.60}"
             raise wire.WireError("unsupported_encoding", detail, field="encoding")
         reporter.say(activity="downloading", fraction=0.0)
         self._tell("downloading", bytes=assignment.weights.length)
-        card, weights = self.participant.download(assignment)
+        with self._within_limits():
+            card = self.participant.card(assignment, within=self._within())
+            examples = self._examples(card)
+            self.limits.check_samples(_count(examples))
+            card, weights = self.participant.download(
+                assignment, within=self._within(), check=self._check
+            )
+        self._tell("downloaded", bytes=assignment.weights.length)
         trainer = self._trainer(card)
         reporter.say(activity="training", fraction=0.0)
-        self._tell("training")
-        result = self._call_trainer(trainer, assignment, weights, reporter)
-        return self._pack(assignment, card, result)
+        self._tell("training", samples=_count(examples))
+        self._fraction, self._latest = 0.0, {}
+        result = self._call_trainer(trainer, assignment, weights, examples)
+        self._check()
+        with _on_this_machine():
+            return self._pack(assignment, card, result)
+
+    def _examples(self, card: ModelCard) -> Any:
+        try:
+            return self.data.read(card)
+        except (ParticipantError, OSError) as error:  # they are none for this model
+            raise _Failed(error) from error
 
     def _trainer(self, card: ModelCard) -> TrainerLike:
         try:
             return self.trainers.of(card)
         except ParticipantError as error:  # the model is none that we would build
-            raise _TrainerFailed(error) from error
+            raise _Failed(error) from error
 
     def _call_trainer(
         self,
         trainer: TrainerLike,
         assignment: Assignment,
         weights: Mapping[str, np.ndarray],
-        reporter: _Reporter,
+        examples: Any,
     ) -> Any:
-        through: list[BaseException] = []  # what on_epoch raised is not the trainer's fault
+        through: list[BaseException] = []  # what we raised ourselves is not the trainer's fault
 
-        def on_epoch(epoch: int, epochs: int, metrics: dict[str, float]) -> None:
+        def watched(call: Callable[[], object]) -> None:
             try:
-                numbers = _numbers(metrics)
-                reporter.say(
-                    activity="training",
-                    fraction=epoch / max(epochs, 1),
-                    epoch=epoch,
-                    epochs=epochs,
-                    metrics=numbers,
-                )
-                self._tell("epoch", epoch=epoch, epochs=epochs, metrics=numbers)
-                reporter.check()
-            except Exception as error:
+                call()
+            except BaseException as error:
                 through.append(error)
                 raise
 
+        def on_epoch(epoch: int, epochs: int, metrics: dict[str, float]) -> None:
+            watched(lambda: self._epoch(epoch, epochs, _numbers(metrics)))
+
+        def on_progress(fraction: float) -> None:
+            watched(lambda: self._progress(fraction))
+
+        within = self._within()
+        offered = {
+            "check": lambda: watched(self._check),
+            "on_progress": on_progress,
+            # What is left is for what goes before and after.
+            "seconds": within if within is None else _TO_TRAIN * within,
+        }
+        more = {name: offered[name] for name in offered if _takes(trainer.train, name)}
         try:
             return trainer.train(
                 weights,
-                self.data,
+                examples,
                 hyperparameters=assignment.hyperparameters,
                 seed=assignment.seed,
                 on_epoch=on_epoch,
+                **more,
             )
         except Exception as error:
             if through:
                 raise through[0] from None
-            raise _TrainerFailed(error) from error
+            raise _Failed(error) from error
+
+    def _progress(self, fraction: float) -> None:
+        assert self.reporter is not None
+        self._fraction = max(self._fraction, min(max(0.0, float(fraction)), 1.0))
+        self.reporter.say(**self._latest | {"activity": "training", "fraction": self._fraction})
+        self._tell("progress", fraction=self._fraction)
+
+    def _epoch(self, epoch: int, epochs: int, metrics: dict[str, float]) -> None:
+        assert self.reporter is not None
+        shared = self.limits.share(metrics)
+        self._fraction = epoch / max(epochs, 1)
+        self._latest = {"epoch": epoch, "epochs": epochs} | ({"metrics": shared} if shared else {})
+        self.reporter.say(activity="training", fraction=self._fraction, **self._latest)
+        self._tell("epoch", epoch=epoch, epochs=epochs, metrics=metrics)
+        self._check()
 
     def _pack(self, assignment: Assignment, card: ModelCard, result: Any) -> Parcel:
         """Put the result into the outbox, checked as the server will check it."""
         specs = card.tensors(wire.FEDERATED)
         try:
+            self.summary.metrics = _numbers(result.metrics)
             parcel = self.participant.outbox.put(
                 assignment,
                 {spec.name: result.deltas[spec.name] for spec in specs},
                 {spec.name: result.local[spec.name] for spec in card.tensors(wire.LOCAL)},
                 int(result.samples),
-                _numbers(result.metrics),
+                self.limits.share(self.summary.metrics),
             )
             wire.norm(wire.open_flat(parcel.update, specs), specs)
         except (KeyError, wire.WireError) as error:
-            raise _TrainerFailed(error) from error
+            raise _Failed(error) from error
         return parcel
 
-    def _upload(self, parcel: Parcel, reporter: _Reporter) -> None:
+    def _send(self, assignment: Assignment, parcel: Parcel, reporter: Reporter) -> None:
+        mine = self.participant
+        self.limits.check_samples(parcel.manifest.samples)
+        if not self.limits.share_metrics:  # switched off since it was trained
+            parcel = mine.outbox.without_metrics(parcel)
+        self._tell("sending", **mine.listing(parcel).to_json())
+        self._check()
         manifest = parcel.manifest
         reporter.say(activity="uploading", fraction=0.0)
         self._tell("uploading", bytes=manifest.length)
-        self.participant.upload(parcel)
+        with self._within_limits():
+            mine.upload(parcel, limits=self.limits, within=self._within(), check=self._check)
         self.summary.rounds += 1
         self.summary.samples += manifest.samples
-        self.summary.metrics = dict(manifest.metrics)
-        self._tell("uploaded", samples=manifest.samples, metrics=dict(manifest.metrics))
+        receipt = self.verdicts.expect(assignment, manifest)
+        self.summary.receipts.append(receipt)
+        told = {"samples": manifest.samples, "metrics": dict(manifest.metrics)}
+        self._tell("uploaded", **told, receipt=receipt)
 
-    # --- What goes wrong ---
+    # --- What became of it ---
+
+    def _ask_for_verdicts(self, *, at_once: bool = False) -> None:
+        for receipt in self.verdicts.ask(at_once=at_once):
+            kept = self.summary.receipts
+            for place, known in enumerate(kept):
+                if known.assignment == receipt.assignment:
+                    kept[place] = receipt
+            if receipt.final:
+                self._tell("receipt", receipt=receipt)
+
+    def _wait_for_verdicts(self) -> None:
+        until = time.monotonic() + self.verdicts_within
+        pause = _SHORTEST_PAUSE
+        while self.verdicts_within > 0 and any(not one.final for one in self.summary.receipts):
+            self._ask_for_verdicts(at_once=True)
+            left = until - time.monotonic()
+            if left <= 0 or all(one.final for one in self.summary.receipts):
+                return
+            self.stop.pause(min(pause, left))
+            pause = min(pause * 1.5, 5.0)
+
+    # --- What goes wrong, or is not wanted ---
+
+    def _decline(self, assignment: Assignment, declined: Declined) -> None:
+        limit = declined.limit if isinstance(declined, LimitReached) else ""
+        log.info("assignment %d is given back: %s", assignment.id, declined)
+        self._tell("declined", limit=limit, reason=declined.code, detail=str(declined))
+        self.summary.declined += 1
+        # Nothing of how many examples we have, or how long we train, is the server's to know.
+        with suppress(ServerRefused, ServerDistrusted):  # closed by now
+            self.participant.withdraw(assignment.id, reason=declined.code, patience=None)
+        self._came_to_nothing()
 
     def _fail(self, assignment: Assignment, error: Exception) -> None:
         reason, detail = _reason(error)
         log.warning("assignment %d failed: %s", assignment.id, reason)
         self._tell("failed", reason=reason, detail=str(error))
-        with suppress(ServerRefused):  # closed by now, or failed already by the server's own view
-            self.participant.report_failure(assignment.id, reason, detail)
+        self._report(assignment, reason, detail)
         self.summary.failures += 1
         self.failures_in_a_row += 1
         if self.failures_in_a_row >= _FAILURES_IN_A_ROW:
@@ -346,12 +608,26 @@ class Participation:
                 f"Expected an exchange to succeed. Received: {self.failures_in_a_row} failures in "
                 f"a row, the last one {reason}: {error}"
             ) from error
+        self._came_to_nothing()
+
+    def _report(self, assignment: Assignment, reason: str, detail: str) -> None:
+        # Closed by now, or failed already by the server's own view.
+        with suppress(ServerRefused, ServerDistrusted):
+            self.participant.report_failure(assignment.id, reason, detail)
+
+    def _came_to_nothing(self) -> None:
+        """Rest, the longer the more often: a server that gives out what it does not take, or what
+        we do not want, must not keep us busy."""
+        self._nothings += 1
+        if self._nothings > 1:
+            self._pause(min(2.0 ** (self._nothings - 2), _LONGEST_REST))
 
     def _give_back(self) -> None:
         self._tell("interrupted")
         if self.assignment is None:
             return
         # Where the server does not hear us, the outbox keeps what was trained.
+        self.participant.pause = self.participant.sleep
         with suppress(ParticipantError):
             self.participant.withdraw(self.assignment.id)
         self.assignment = None
@@ -359,18 +635,34 @@ class Participation:
     def _offline(self, reason: str, seconds: float) -> None:
         self._tell("offline", reason=reason, seconds=seconds)
 
-    def _tell(self, kind: str, **data: Any) -> None:
+    def _tell(self, kind: str, /, **data: Any) -> None:
         log.debug("%s %s", kind, {name: data[name] for name in data if name != "detail"})
+        event = Event(kind, self.assignment, data)
         if self.on_event is not None:
-            self.on_event(Event(kind, self.assignment, data))
+            self.on_event(event)
+        if self.progress is not None:
+            try:
+                self.progress(event)
+            except Exception:
+                log.exception("what shows the progress failed, and is not asked again")
+                self.progress = None
 
 
-class _TrainerFailed(Exception):
-    """The trainer raised, or its result does not fit the model."""
+class _Failed(Exception):
+    """The trainer raised, or its result does not fit the model, or this machine has trouble."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__(f"{type(error).__name__}: {error}")
         self.error = error
+
+
+@contextmanager
+def _on_this_machine() -> Iterator[None]:
+    """A full disk, say, ends an exchange and not the participation."""
+    try:
+        yield
+    except OSError as error:
+        raise _Failed(error) from error
 
 
 def _reason(error: Exception) -> tuple[str, str]:
@@ -379,11 +671,15 @@ def _reason(error: Exception) -> tuple[str, str]:
         return error.code, error.detail
     if isinstance(error, IntegrityError):
         return "integrity", str(error)
-    cause = error.error if isinstance(error, _TrainerFailed) else error
+    if isinstance(error, ServerDistrusted):
+        return "too_slow" if isinstance(error, TooSlow) else "distrusted", str(error)
+    cause = error.error if isinstance(error, _Failed) else error
     if isinstance(cause, wire.WireError):
         return cause.code, cause.detail
     if isinstance(cause, ParticipantError):
         return "training_refused", f"{type(cause).__name__}: {type(cause).__doc__ or ''}"
+    if isinstance(cause, OSError):
+        return "local_trouble", type(cause).__name__
     return "training_failed", type(cause).__name__
 
 
@@ -397,13 +693,57 @@ def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
     return dict(list(found.items())[: wire.METRICS_LIMIT])
 
 
-class _Trainers:
-    """Keeps the trainer of the last model, so that its graph is built once."""
+class _Examples:
+    """The participant's data, as the caller gave them, read for a model when it is known."""
 
-    def __init__(self, given: TrainerLike | None) -> None:
+    def __init__(self, data: Data) -> None:
+        self._data = data
+        self._kept: tuple[Any, Any] | None = None
+
+    def read(self, card: ModelCard) -> Any:
+        """What the trainer is handed, with as many examples as `_count` says."""
+        data = self._data() if callable(self._data) else self._data
+        if isinstance(data, tuple | list) and len(data) == 2:
+            return data
+        from client_sdk.data import read
+
+        known = self._kept is not None and self._kept[0] is data
+        # What was read before is cheap to read again: of a folder only what is new.
+        examples = read(self._kept[1] if known and self._kept else data, card)
+        self._kept = (data, examples)
+        return examples
+
+
+def _count(examples: Any) -> int:
+    return len(examples[0]) if isinstance(examples, tuple | list) else len(examples)
+
+
+def _takes(function: Callable[..., Any], name: str) -> bool:
+    parameters = signature(function).parameters
+    return name in parameters or any(
+        one.kind is Parameter.VAR_KEYWORD for one in parameters.values()
+    )
+
+
+class Trainers:
+    """Keeps the trainer of the last model, so that its graph is built once.
+
+    Args:
+        given: trains in place of all others.
+        loop: handed to each `Trainer`, and so are `callbacks`.
+    """
+
+    def __init__(
+        self,
+        given: TrainerLike | None = None,
+        loop: Any = None,
+        callbacks: Sequence[Any] | None = None,
+    ) -> None:
         self._given = given
         self._kept: tuple[str, TrainerLike] | None = None
-        self._build: Callable[[Mapping[str, Any]], TrainerLike] | None = None
+        self._build: Callable[..., TrainerLike] | None = None
+        options = {"loop": loop, "callbacks": callbacks}
+        self._options = {name: value for name, value in options.items() if value is not None}
         if given is None:
             # Now and not at the first assignment: who lacks Keras learns it before a round
             # counts on us, and the seconds that its import takes pass while we wait for one.
@@ -411,79 +751,24 @@ class _Trainers:
 
             self._build = Trainer
             threading.Thread(target=import_module, args=("keras",), daemon=True).start()
+        elif self._options:
+            names = " and ".join(self._options)
+            raise ValueError(f"Expected either a trainer or {names}. Received: both")
 
     def of(self, card: ModelCard) -> TrainerLike:
+        """The trainer of a model."""
         if self._given is not None:
             return self._given
         key = f"{card.slug}/{card.architecture_digest}"
         if self._kept is None or self._kept[0] != key:
             assert self._build is not None
-            self._kept = (key, self._build(card.document))
+            self._kept = (key, self._build(card.document, **self._options))
         return self._kept[1]
 
 
-class _Reporter:
-    """Tells the server of progress from a thread of its own.
-
-    Training must not stand still because the network does: reports are put down and the thread
-    sends the latest one, at most a few a second. It also repeats itself now and then, so that
-    the server sees life in a long epoch and we learn that a round has closed.
-    """
-
-    def __init__(self, participant: Participant, assignment: int) -> None:
-        self._participant = participant
-        self._assignment = assignment
-        self._latest: dict[str, Any] | None = None
-        self._ended = threading.Event()
-        self._closed: ParticipantError | None = None
-        self._thread = threading.Thread(target=self._run, name="fedclient-progress", daemon=True)
-
-    def __enter__(self) -> _Reporter:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-
-    def say(self, **progress: Any) -> None:
-        """Put down how far we are."""
-        self._latest = progress
-
-    def check(self) -> None:
-        """Raise what ended the assignment on the server, if something did."""
-        if self._closed is not None:
-            raise self._closed
-
-    def _run(self) -> None:
-        sent: dict[str, Any] | None = None
-        sent_at = -math.inf
-        while not self._ended.wait(_PACE):
-            progress = self._latest
-            due = progress is not sent or time.monotonic() - sent_at > _HEARTBEAT
-            if progress is None or not due:
-                continue
-            sent, sent_at = progress, time.monotonic()
-            try:
-                self._participant.report_progress(self._assignment, progress)
-            except (RoundClosed, ParticipantRevoked) as closed:
-                self._closed = closed
-                return
-            except Exception as error:
-                log.debug("no report of progress: %s", type(error).__name__)
-
-
-@contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """Let SIGTERM do what Ctrl-C does, where this thread may say so."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
+def _progress(given: Callable[[Event], object] | bool | None) -> Callable[[Event], object] | None:
+    if given is None and find_spec("client_sdk.progress") is not None:
+        automatic: Callable[[], Callable[[Event], object] | None]
+        automatic = import_module("client_sdk.progress").automatic
+        return automatic()
+    return given if callable(given) else None

@@ -7,6 +7,7 @@ missing, or of another type, makes the answer one that we do not trust.
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,18 +17,42 @@ from client_sdk import wire
 from client_sdk.errors import IntegrityError, ServerDistrusted
 
 _KINDS: dict[type, tuple[type, ...]] = {float: (int, float)}
+_LARGEST = 2**63 - 1  # what a database numbers with; more would not even be a file's name
 
 
 def _take(document: Any, name: str, kind: type, default: Any = ...) -> Any:
     value = document.get(name) if isinstance(document, Mapping) else None
     if value is None and default is not ...:
         return default
-    if isinstance(value, _KINDS.get(kind, (kind,))) and (kind is bool) == isinstance(value, bool):
-        return value
-    raise ServerDistrusted(
-        f"Expected `{name}` in the server's answer to be {kind.__name__}. "
-        f"Received: {type(value).__name__}"
+    fits = isinstance(value, _KINDS.get(kind, (kind,))) and (kind is bool) == isinstance(
+        value, bool
     )
+    if fits and isinstance(value, int):
+        fits = 0 <= value <= _LARGEST
+    elif fits and isinstance(value, float):
+        fits = math.isfinite(value)
+    if fits:
+        return value
+    shown = repr(value)[:40] if isinstance(value, int | float) else type(value).__name__
+    raise ServerDistrusted(
+        f"Expected `{name}` in the server's answer to be {kind.__name__}. Received: {shown}"
+    )
+
+
+def check_slug(slug: str) -> str:
+    """The slug of a model; it becomes a part of paths, here and in addresses, so it must be one.
+
+    Raises:
+        ServerDistrusted: when it could lead out of its folder.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}", slug):
+        raise ServerDistrusted(f"Expected the slug of a model. Received: {slug[:80]!r}")
+    return slug
+
+
+def plain(text: str) -> str:
+    """A server's words without what would move a terminal's cursor."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +86,8 @@ class Assignment:
         seed: decides the order of the samples and the dropout.
         encoding: how deltas are to be written.
         seconds_left: until the round closes, or None.
+        quorum: fewest updates that the round publishes with; None when the server does not say.
+        cohort: how many participants it wants, or None.
     """
 
     id: int
@@ -77,6 +104,8 @@ class Assignment:
     seed: int
     encoding: str = "float32"
     seconds_left: float | None = None
+    quorum: int | None = None
+    cohort: int | None = None
 
     @classmethod
     def from_json(cls, document: Any) -> Assignment:
@@ -86,16 +115,14 @@ class Assignment:
             ServerDistrusted: when something needed is missing or of another type.
         """
         version = _take(document, "version", dict)
-        fixed, model = version.get("fixed"), _take(document, "model", str)
-        if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}", model):  # it becomes a file name
-            raise ServerDistrusted(f"Expected the slug of a model. Received: {model[:80]!r}")
+        fixed = version.get("fixed")
         return cls(
             id=_take(document, "id", int),
             run=_take(document, "run", int),
             round=_take(document, "round", int),
             number=_take(document, "number", int, 0),
             rounds=_take(document, "rounds", int, 0),
-            model=model,
+            model=check_slug(_take(document, "model", str)),
             architecture_digest=_take(document, "architecture_digest", str),
             version=_take(version, "number", int),
             weights=Blob.from_json(version.get("weights")),
@@ -104,6 +131,8 @@ class Assignment:
             seed=_take(document, "seed", int),
             encoding=_take(document, "encoding", str, "float32"),
             seconds_left=_take(document, "seconds_left", float, None),
+            quorum=_take(document, "quorum", int, None),
+            cohort=_take(document, "cohort", int, None),
         )
 
 
@@ -121,8 +150,8 @@ class Wait:
         """Read the answer to a check-in that gives no work."""
         return cls(
             retry_after=max(0.0, _take(document, "retry_after", float)),
-            reason=_take(document, "reason", str, ""),
-            detail=_take(document, "detail", str, ""),
+            reason=plain(_take(document, "reason", str, ""))[:100],
+            detail=plain(_take(document, "detail", str, ""))[:1000],
             run=_take(document, "run", int, None),
         )
 

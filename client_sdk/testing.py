@@ -21,6 +21,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,7 @@ class FakeServer:
         updates: what participants sent, in order.
         progress: their reports of progress, as (assignment, report).
         failures: their reports of failure, as (assignment, reason, detail).
+        withdrawals: what they gave back, as (assignment, reason).
         requests: every request as "METHOD path".
         retry_after, encoding, hyperparameters: what its answers say from now on.
         before: functions that see each request first; one that answers takes it over. To play
@@ -114,6 +116,7 @@ class FakeServer:
         self.updates: list[ReceivedUpdate] = []
         self.progress: list[tuple[int, dict[str, Any]]] = []
         self.failures: list[tuple[int, str, str]] = []
+        self.withdrawals: list[tuple[int, str]] = []
         self.requests: list[str] = []
         self.before: list[Before] = []
         self.retry_after = 0.0
@@ -277,7 +280,9 @@ class FakeServer:
     # --- The doors ---
 
     def _root(self, request: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, json={"service": "fedserver", "version": "0", "wire": [1]})
+        now = datetime.now(UTC).isoformat()
+        told = {"service": "fedserver", "version": "0", "wire": [1], "time": now}
+        return httpx.Response(200, json=told)
 
     def _enrol(self, request: httpx.Request) -> httpx.Response:
         body = json.loads(request.content)
@@ -436,6 +441,7 @@ class FakeServer:
 
     def _withdraw(self, request: httpx.Request, assignment: str) -> httpx.Response:
         self._open_place(request, assignment).state = "withdrawn"
+        self.withdrawals.append((int(assignment), request.url.params.get("reason", "")))
         return httpx.Response(204)
 
     def _blob_door(self, request: httpx.Request, digest: str) -> httpx.Response:

@@ -10,6 +10,8 @@ What it promises to the rest of the package:
 4. Problem documents become typed errors.
 5. Large bodies stream from and to files; a download goes on where it broke off, and is refused
    when it is longer than promised or has another digest.
+6. Each request ends: at a time by which a slow connection has done it, and after as many bytes as
+   an answer may have. What is packed is refused, for it may grow a thousandfold.
 
 Tests put an `httpx.BaseTransport` in its place: see `client_sdk.testing`.
 """
@@ -21,6 +23,7 @@ import importlib.metadata
 import ipaddress
 import json
 import logging
+import math
 import platform
 import random
 import ssl
@@ -34,6 +37,7 @@ from typing import Any, TypeVar
 import httpx
 
 from client_sdk.cache import BlobCache, digest_of
+from client_sdk.deadlines import Clock, keep
 from client_sdk.errors import (
     AddressRefused,
     CertificateRefused,
@@ -43,6 +47,7 @@ from client_sdk.errors import (
     RedirectRefused,
     ServerDistrusted,
     ServerUnreachable,
+    TooSlow,
     refusal,
 )
 
@@ -52,7 +57,11 @@ Login = Callable[["Transport", float | None], str]
 Answer = TypeVar("Answer")
 
 _TRY_AGAIN = (408, 425, 429, 500, 502, 503, 504)
-_ANSWER_LIMIT = 64 << 20  # bytes of JSON
+_ANSWER_LIMIT = 16 << 20  # bytes of JSON
+_VALUES_LIMIT = 10**6  # in it: three bytes of `[],` are sixty in memory
+_ATTEMPT = 120.0  # seconds for one try, beside what its bytes need
+_SLOWEST = 1 << 14  # bytes a second of the slowest connection that we go on with
+_BLOB_WITHIN = 3600.0  # seconds for a blob with all its tries, beside what its bytes need
 _CHUNK = 1 << 18
 _FIRST_PAUSE, _LONGEST_PAUSE, _LONGEST_ASKED = 0.5, 30.0, 600.0
 
@@ -136,12 +145,17 @@ class Transport:
         self._sleep = sleep
         self._client = httpx.Client(
             transport=transport,
-            headers={"User-Agent": user_agent()},
+            headers={
+                "User-Agent": user_agent(),
+                "Accept-Encoding": "identity",
+            },
             timeout=httpx.Timeout(60.0, connect=10.0),
             follow_redirects=False,
             # A proxy has no business between us and a server on this machine.
             trust_env=not is_local(httpx.URL(self.url).host),
         )
+        self._clock = Clock()
+        keep(self._clock, self._client)
 
     def __enter__(self) -> Transport:
         return self
@@ -183,8 +197,11 @@ class Transport:
         *,
         authenticated: bool = True,
         patience: float | None = None,
+        within: float | None = None,
         file: Path | None = None,
         headers: Mapping[str, str] | None = None,
+        before: Callable[[], object] | None = None,
+        check: Callable[[], object] | None = None,
         **options: Any,
     ) -> Any:
         """One request, repeated until the server has answered.
@@ -194,8 +211,11 @@ class Transport:
             path: below /api/v1/.
             authenticated: whether to send a token, logging in first where needed.
             patience: seconds to go on trying; None for ever.
+            within: seconds for all tries together, the last one broken off; None for no limit.
             file: body to stream, read anew for each try.
             headers: more headers.
+            before: called before each try; what it raises reaches the caller.
+            check: called as the body leaves, piece by piece; what it raises breaks it off.
             **options: what httpx takes, such as `json` and `timeout`.
 
         Returns:
@@ -203,23 +223,37 @@ class Transport:
 
         Raises:
             ServerUnreachable: when patience ends.
+            TooSlow: when `within` ends.
             ServerRefused: for a problem document, by its code.
             ServerDistrusted: for an answer that a sound server would not give.
         """
 
         def attempt() -> Any:
-            sent = dict(headers or {})
+            sent, length = dict(headers or {}), 0
+            if before is not None:
+                before()
             if file is not None:
-                sent["Content-Length"] = str(file.stat().st_size)
+                length = file.stat().st_size
+                sent["Content-Length"] = str(length)
                 sent["Content-Type"] = "application/octet-stream"
-                options["content"] = _pieces(file)
-            with self._answer(method, path, authenticated, patience, sent, options) as answer:
+                options["content"] = _pieces(file, check)
+            with (
+                self._clock.limited(_ATTEMPT + length / _SLOWEST),
+                self._answer(method, path, authenticated, patience, sent, options) as answer,
+            ):
                 return _json(answer)
 
-        return self._persist(attempt, patience)
+        return self._persist(attempt, patience, within)
 
     def download(
-        self, sha256: str, length: int, cache: BlobCache, *, patience: float | None = None
+        self,
+        sha256: str,
+        length: int,
+        cache: BlobCache,
+        *,
+        patience: float | None = None,
+        within: float | None = None,
+        check: Callable[[], object] | None = None,
     ) -> Path:
         """A blob from the cache, or else from the server.
 
@@ -228,28 +262,44 @@ class Transport:
             length: its length in bytes; not one more is accepted.
             cache: where it goes, and where a part of it may wait already.
             patience: seconds to go on trying; None for ever.
+            within: seconds for all tries together; None for as many as its length may take.
+            check: called as bytes come; what it raises breaks it off.
 
         Raises:
             IntegrityError: when what came has another length or digest.
+            TooSlow: when it takes longer; what has come is kept for another time.
         """
         found = cache.find(sha256, length)
         if found is not None:
             return found
         part = cache.partial(sha256)
+        within = _BLOB_WITHIN + length / _SLOWEST if within is None else within
+
+        def attempt() -> None:
+            with self._clock.limited(_ATTEMPT + length / _SLOWEST):
+                self._fetch(sha256, length, part, patience, check or (lambda: None))
+
         try:
-            self._persist(lambda: self._fetch(sha256, length, part, patience), patience)
+            self._persist(attempt, patience, within)
         except IntegrityError:
             part.unlink(missing_ok=True)
             raise
         return part.replace(cache.path(sha256))
 
-    def _fetch(self, sha256: str, length: int, part: Path, patience: float | None) -> None:
+    def _fetch(
+        self,
+        sha256: str,
+        length: int,
+        part: Path,
+        patience: float | None,
+        check: Callable[[], object],
+    ) -> None:
         have = part.stat().st_size if part.exists() else 0
         if have > length:
             part.unlink()
             have = 0
         if have < length or length == 0:
-            self._fetch_rest(sha256, length, part, have, patience)
+            self._fetch_rest(sha256, length, part, have, patience, check)
         digest = digest_of(part)
         if digest != sha256 and have:  # the part that lay here may be the rotten one
             part.unlink()
@@ -258,11 +308,17 @@ class Transport:
             raise IntegrityError(f"Expected a blob with SHA-256 {sha256}. Received: {digest}")
 
     def _fetch_rest(
-        self, sha256: str, length: int, part: Path, have: int, patience: float | None
+        self,
+        sha256: str,
+        length: int,
+        part: Path,
+        have: int,
+        patience: float | None,
+        check: Callable[[], object],
     ) -> None:
-        headers = {"Accept-Encoding": "identity"}
+        headers = {}
         if have:
-            headers |= {"Range": f"bytes={have}-", "If-Range": f'"{sha256}"'}
+            headers = {"Range": f"bytes={have}-", "If-Range": f'"{sha256}"'}
         path = f"blobs/{sha256}"
         received = have
         with self._answer("GET", path, True, patience, headers, {}) as answer:
@@ -272,6 +328,7 @@ class Transport:
                 received = 0
             with part.open("ab" if received else "wb") as file:
                 for piece in answer.iter_bytes(_CHUNK):
+                    check()
                     received += len(piece)
                     if received > length:
                         break
@@ -298,6 +355,7 @@ class Transport:
         url = f"{self.url}/api/v1/{path}"
         try:
             with self._client.stream(method, url, headers=headers, **options) as answer:
+                _check_encoding(answer)
                 _check_status(answer, authenticated)
                 yield answer
         except httpx.RequestError as error:
@@ -313,12 +371,17 @@ class Transport:
 
     # --- Patience ---
 
-    def _persist(self, attempt: Callable[[], Answer], patience: float | None) -> Answer:
-        ends = None if patience is None else time.monotonic() + patience
+    def _persist(
+        self, attempt: Callable[[], Answer], patience: float | None, within: float | None = None
+    ) -> Answer:
+        began = time.monotonic()
+        ends = math.inf if patience is None else began + patience
+        over = math.inf if within is None else began + within
         tries, renewed = 0, False
         while True:
             try:
-                return attempt()
+                with self._clock.limited(over - time.monotonic()):
+                    return attempt()
             except _TokenEnded as ended:
                 self.forget_token()
                 if renewed:
@@ -326,9 +389,13 @@ class Transport:
                 renewed = True
             except _Away as away:
                 pause = _pause(tries, away.retry_after)
-                if ends is not None and time.monotonic() + pause > ends:
+                if time.monotonic() + pause > ends:
                     raise ServerUnreachable(
                         f"Expected an answer from {self.url}. Received: {away.reason}"
+                    ) from away
+                if time.monotonic() + pause > over:
+                    raise TooSlow(
+                        f"Expected all of it within {within:.0f} s. Received: {away.reason}"
                     ) from away
                 self._on_wait(away.reason, pause)
                 self._sleep(pause)
@@ -377,6 +444,12 @@ def _away(error: httpx.RequestError) -> Exception:
     return _Away(f"{type(error).__name__}: {error}"[:200])
 
 
+def _check_encoding(answer: httpx.Response) -> None:
+    encoding = answer.headers.get("Content-Encoding", "identity")
+    if encoding.lower() not in ("", "identity"):
+        raise ServerDistrusted(f"Expected what is not packed. Received: {encoding[:80]}")
+
+
 def _check_status(answer: httpx.Response, authenticated: bool) -> None:
     status = answer.status_code
     if 200 <= status < 300:
@@ -399,8 +472,8 @@ def _check_status(answer: httpx.Response, authenticated: bool) -> None:
 
 def _problem(answer: httpx.Response) -> dict[str, Any]:
     try:
-        problem = json.loads(_body(answer))
-    except ValueError:
+        problem = _parse(_body(answer))
+    except (ValueError, RecursionError):
         return {}  # a proxy's page
     return problem if isinstance(problem, dict) else {}
 
@@ -410,10 +483,21 @@ def _json(answer: httpx.Response) -> Any:
     if not body:
         return None
     try:
-        return json.loads(body)
+        return _parse(body)
     except (ValueError, RecursionError):
         kind = answer.headers.get("Content-Type", "no content type")[:80]
         raise ServerDistrusted(f"Expected JSON. Received: {kind}") from None
+
+
+def _parse(body: bytes) -> Any:
+    """JSON of a size that we have memory for, without the numbers that are none."""
+    if sum(body.count(mark) for mark in (b",", b"[", b"{")) > _VALUES_LIMIT:
+        raise ValueError(f"Expected at most {_VALUES_LIMIT} values. Received: more")
+    return json.loads(body, parse_constant=_no_constant)
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"Expected a number. Received: {name}")
 
 
 def _body(answer: httpx.Response) -> bytes:
@@ -445,7 +529,9 @@ def _check_range(content_range: str, have: int, length: int) -> None:
         raise IntegrityError(f"Expected {expected}. Received: {content_range[:80]!r}")
 
 
-def _pieces(path: Path) -> Iterator[bytes]:
+def _pieces(path: Path, check: Callable[[], object] | None) -> Iterator[bytes]:
     with path.open("rb") as file:
         while piece := file.read(_CHUNK):
+            if check is not None:
+                check()
             yield piece

@@ -14,7 +14,18 @@ from client_sdk.participant import Participant
 from client_sdk.protocol import Assignment
 from client_sdk.testing import FakeServer, FakeTrainer
 
-MODULES = ("cache", "keys", "outbox", "participant", "profile", "testing", "transport", "wire")
+MODULES = (
+    "cache",
+    "keys",
+    "ledger",
+    "limits",
+    "outbox",
+    "participant",
+    "profile",
+    "testing",
+    "transport",
+    "wire",
+)
 
 
 def examples() -> Iterator[doctest.DocTest]:
@@ -33,6 +44,7 @@ def test_example(
 
     monkeypatch.setattr(httpx.HTTPTransport, "handle_request", carry)
     monkeypatch.setattr("client_sdk.training.Trainer", lambda _: FakeTrainer())
+    monkeypatch.setattr(Participant, "wake", lambda _: None)
     server._codes.add("K7QF-2M9D")
     alice = Participant.enrol("https://fed.example.org", server.join_code(), name="alice")
     server.open_round()
@@ -43,6 +55,7 @@ def test_example(
         "alice": alice,
         "assignment": assignment,
         "outbox": alice.outbox,
+        "ledger": alice.ledger,
         "deltas": {},
         "profile": alice.profile,
         "sha256": "ab" * 32,

@@ -56,9 +56,11 @@ class TestARound:
         assert kinds == [
             "assigned",
             "downloading",
+            "downloaded",
             "training",
             "epoch",
             "epoch",
+            "sending",
             "uploading",
             "uploaded",
         ]
@@ -544,7 +546,7 @@ def live(until: str) -> subprocess.CompletedProcess[str]:
 
 class TestKilledAlice:
     @pytest.mark.parametrize(
-        "moment", ["assigned", "downloading", "training", "epoch", "uploading", "uploaded"]
+        "moment", ["assigned", "downloading", "training", "epoch", "sending", "uploaded"]
     )
     def test_goes_on_where_she_was(self, moment: str) -> None:
         server = FakeServer()
@@ -570,7 +572,7 @@ class TestKilledAlice:
             trained = (alice.outbox.folder / "1" / "update").read_bytes()
             second = live("")
             alice.close()
-        assert second.stdout.split() == ["assigned", "resumed", "uploading", "uploaded"]
+        assert second.stdout.split() == ["assigned", "resumed", "sending", "uploading", "uploaded"]
         assert server.updates[0].body == trained
 
     def test_does_not_send_an_update_that_rotted_on_her_disk(
