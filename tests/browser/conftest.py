@@ -10,6 +10,7 @@ temporary folder. `axe(page)` finds what a screen reader would stumble over.
 
 import re
 from collections.abc import Callable, Generator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -24,23 +25,17 @@ from playwright.sync_api import (
     Error,
     Page,
     Request,
+    WebError,
     WebSocket,
     expect,
 )
 
-from tests.browser.chromium import Chromium
+from tests.browser.chromium import PATIENCE, Chromium, Kept
 from tests.rounds.conftest import alice, bob, enrolled, tiny_model, victor
 
 __all__ = ["alice", "bob", "enrolled", "tiny_model", "victor"]  # fixtures, lent by the rounds
 
 AXE = Path(__file__).parent / "vendor" / "axe-core" / "axe.min.js"
-PATIENCE = 15  # seconds: others use the machine too, and only a failure waits so long
-# Steady pictures of steady pages: nothing moves, and it is always the same hour.
-STEADY = {"reduced_motion": "reduce", "locale": "en-GB", "timezone_id": "UTC"}
-TELL_VIOLATIONS = """
-addEventListener("securitypolicyviolation", (event) =>
-  console.error("policy violation:", event.effectiveDirective, event.blockedURI, event.sample));
-"""
 # Without its own copies of imported styles, which the content security policy would rightly refuse.
 RUN_AXE = "() => axe.run(document, { resultTypes: ['violations'], preload: false })"
 
@@ -66,6 +61,7 @@ class Console:
         self.complaints: list[str] = []
         self._pictures = pictures
         self._contexts: list[BrowserContext] = []
+        self._ears: list[Callable[[], None]] = []
         self._expected: list[re.Pattern[str]] = []
 
     def expect(self, pattern: str) -> None:
@@ -87,10 +83,26 @@ class Console:
         def opened(socket: WebSocket) -> None:
             self._stayed(socket.url, origin)
 
-        context.on("console", wrote)
-        context.on("weberror", lambda error: self.complaints.append(f"uncaught: {error.error}"))
-        context.on("request", asked)
-        context.on("page", lambda page: page.on("websocket", opened))
+        def failed(error: WebError) -> None:
+            self.complaints.append(f"uncaught: {error.error}")
+
+        def came(page: Page) -> None:
+            page.on("websocket", opened)
+
+        ears: dict[Any, Callable[[Any], None]] = {
+            "console": wrote,
+            "weberror": failed,
+            "request": asked,
+            "page": came,
+        }
+        for event, ear in ears.items():
+            context.on(event, ear)
+            self._ears.append(partial(context.remove_listener, event, ear))
+
+    def look_away(self) -> None:
+        """The test is over: what is closed now may complain."""
+        while self._ears:
+            self._ears.pop()()
 
     def _stayed(self, url: str, origin: str) -> None:
         parts = urlsplit(url)
@@ -121,7 +133,7 @@ class Console:
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Chromium]:
-    """One Chromium for the whole test run; each page has a context of its own in it."""
+    """One Chromium for the whole test run; people sit before contexts of their own in it."""
     expect.set_options(timeout=PATIENCE * 1000)
     with Chromium() as running:
         yield running
@@ -136,26 +148,38 @@ def watch_console(tmp_path: Path) -> Iterator[Console]:
 
 
 @pytest.fixture
+def kept() -> Kept | None:
+    """The contexts that a file's tests hand on; none, where each has a server of its own."""
+    return None
+
+
+@pytest.fixture
 def contexts(
-    chromium: Chromium, watch_console: Console, monkeypatch: pytest.MonkeyPatch
+    chromium: Chromium,
+    kept: Kept | None,
+    watch_console: Console,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Callable[..., BrowserContext]]:
-    """`contexts(url, **options)`: new contexts of the browser, watched, closed after the test."""
+    """`contexts(url, **options)`: empty contexts of the browser, watched while the test runs."""
     # The loop that runs in this thread is playwright's, and it waits while a test uses a model.
     monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
     with chromium.turn() as browser:
+        source = Kept() if kept is None else kept
         opened: list[BrowserContext] = []
 
         def new(origin: str, **options: Any) -> BrowserContext:
-            context = browser.new_context(base_url=origin, **{**STEADY, **options})
+            context = source.take(browser, base_url=origin, **options)
             opened.append(context)
-            context.set_default_timeout(PATIENCE * 1000)
-            context.add_init_script(TELL_VIOLATIONS)
             watch_console.watch(context, origin)
             return context
 
         yield new
+        watch_console.look_away()
         for context in opened:
-            context.close()
+            if kept is None:
+                context.close()
+            else:
+                kept.put_back(context)
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ from models_app.packages import Package
 from rounds import enrolment, intake, lifecycle
 from rounds.errors import UpdateInvalid
 from rounds.models import Assignment, JoinCode, Round, Run
+from tests.browser.chromium import Chromium, Kept
 from tests.models_app.conftest import two_layers
 from tests.rounds.conftest import Enrolled, person, renewed_token
 from tests.rounds.updates import admitted, carry, manifest_of, update_bytes
@@ -334,3 +335,12 @@ def server(scene: Scene) -> Iterator[str]:
     """One server for all tests of a file."""
     with serving() as port:
         yield f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture(scope="module")
+def kept(server: str, chromium: Chromium) -> Iterator[Kept]:
+    """The browser's contexts, handed on from test to test of a file."""
+    kept = Kept()
+    yield kept
+    with chromium.turn():
+        kept.close()

@@ -84,6 +84,7 @@ ALIKE = {"round-decide", "version-decide", "participant-decide", "join-code-deci
 
 # One scene and one server for all tests of this file, and not for each.
 transactional_db, scene, server = scenes.database, scenes.scene, scenes.server
+kept = scenes.kept
 
 
 def show(page: Page, path: str) -> None:

@@ -22,6 +22,7 @@ PASSWORD = "correct horse battery"
 
 # One scene and one server for all tests of this file, and not for each.
 transactional_db, scene, server = scenes.database, scenes.scene, scenes.server
+kept = scenes.kept
 
 
 def live(page: Page, path: str) -> Page:

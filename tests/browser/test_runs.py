@@ -19,6 +19,7 @@ COLOURS = """(canvas) => {
 
 # One scene and one server for all tests of this file, and not for each.
 transactional_db, scene, server = scenes.database, scenes.scene, scenes.server
+kept = scenes.kept
 
 
 def preview(page: Page) -> str:
