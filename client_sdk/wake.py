@@ -137,6 +137,10 @@ class Wake:
             self._news.clear()
             return found
 
+    def wake(self) -> None:
+        """Let who waits go on, as if there were news; from any thread."""
+        self._tell()
+
     def close(self) -> None:
         """Hang up."""
         self._ended.set()
@@ -210,11 +214,12 @@ class Wake:
 
     def _hear(self, line: _Line) -> None:
         with self._changed:
-            self._lost = False
-        self._tell([News(CONNECTED)], line)
+            self._line, self._lost = line, False
+        self._tell(News(CONNECTED))
         try:
             while not self._ended.is_set():
-                self._tell(_read(line.recv()), line)
+                if news := _read(line.recv()):
+                    self._tell(*news)
         except ConnectionClosed as closed:
             if line.cut_off or (closed.sent is not None and not closed.rcvd_then_sent):
                 raise _Refusal("it says what a sound server does not", tries=16) from None
@@ -224,18 +229,17 @@ class Wake:
                 self._line, self._lost = None, True
                 self._changed.notify_all()
 
-    def _tell(self, news: list[News], line: _Line | None = None) -> None:
+    def _tell(self, *news: News) -> None:
         with self._changed:
-            self._line = line
             self._news.extend(news)
-            self._told = self._told or bool(news)
+            self._told = True
             self._changed.notify_all()
 
     def _tell_why(self, code: int | None) -> None:
         if code == _TOKEN_ENDED:
             self._transport.forget_token()
         elif code == _NOT_ALLOWED:
-            self._tell([News(REFUSED)])
+            self._tell(News(REFUSED))
             raise _Refusal("the server has closed: not allowed", tries=16)
 
     def _refusal(self, status: int) -> Exception:

@@ -4,7 +4,7 @@ FedserverError                     (models_app.errors, the root of the house)
 ├── NotAuthenticated               401
 │   ├── TokenInvalid · TokenExpired · ChallengeExpired · SignatureInvalid
 ├── NotAllowed                     403
-│   ├── JoinCodeInvalid · ParticipantSuspended · ParticipantRevoked
+│   ├── JoinCodeInvalid · ParticipantSuspended · ParticipantRevoked · SdkUnsupported
 ├── NotFound                       404
 │   └── AssignmentNotFound · ParticipantNotFound · BlobNotFound
 ├── Conflict                       409
@@ -52,6 +52,10 @@ class ParticipantSuspended(NotAllowed):
 
 class ParticipantRevoked(NotAllowed):
     code, title = "participant_revoked", "Participant revoked"
+
+
+class SdkUnsupported(NotAllowed):
+    code, title = "sdk_unsupported", "Versions do not fit"
 
 
 class NotFound(FedserverError):

@@ -457,17 +457,50 @@ def fail(
 ) -> Assignment:
     """A participant says that it cannot do this assignment.
 
+    One whose own limits forbid it, with a code of `DECLINES`, has not failed: it withdraws.
+
     Raises:
         AssignmentNotFound: No assignment of this participant.
         RoundClosed: It had ended already.
     """
+    if code in DECLINES:
+        return withdraw(participant, assignment_id, code=code, detail=detail)
     return _give_up(participant, assignment_id, Place.FAILED, code, reason, detail)
 
 
-def withdraw(participant: Participant, assignment_id: int, *, reason: str = "") -> Assignment:
-    """A participant leaves this round; raises as `fail` does."""
-    reason = reason or "The participant withdrew."
-    return _give_up(participant, assignment_id, Place.WITHDRAWN, "withdrawn", reason, "")
+WITHDRAWN = "withdrawn"
+# Why a participant gives an assignment back, in words for operators. It keeps its place in the
+# round, as everyone who has withdrawn: so the round does not invite it again.
+DECLINES = {
+    WITHDRAWN: "The participant withdrew.",
+    "declined": "The participant declined.",
+    "limit_cohort_at_least": "The round's quorum is smaller than the cohort that it asks for.",
+    "limit_models": "Its own limits do not let it train this model.",
+    "limit_rounds_per_day": "It has taken part as often in a day as its own limits let it.",
+    "limit_samples_at_least": "It has fewer examples than its own limits ask for.",
+    "limit_seconds_per_round": "The round takes longer than its own limits give it.",
+}
+
+
+def withdraw(
+    participant: Participant,
+    assignment_id: int,
+    *,
+    code: str = WITHDRAWN,
+    reason: str = "",
+    detail: str = "",
+) -> Assignment:
+    """A participant leaves this round; raises as `fail` does.
+
+    Args:
+        participant: Who.
+        assignment_id: Its place.
+        code: Why, for programs; one of `DECLINES` or one of its own.
+        reason: Why, for people; the code's own sentence when empty.
+        detail: What the participant tells of it.
+    """
+    reason = reason or DECLINES.get(code) or f"The participant withdrew: {code}."
+    return _give_up(participant, assignment_id, Place.WITHDRAWN, code, reason, detail)
 
 
 def _give_up(

@@ -6,15 +6,20 @@ from typing import Any
 from models_app.models import ModelVersion
 from rounds import clock
 from rounds.lifecycle import Wait
-from rounds.models import Assignment
+from rounds.models import Assignment, Round
 
 SERVER_VERSION = version_of("fedserver")
 
 
 def assignment(one: Assignment) -> dict[str, Any]:
-    """An assignment with all that its participant needs to do it."""
+    """An assignment with all that its participant needs to do it, and what became of it.
+
+    Its round publishes with at least `quorum` accepted updates and waits for `cohort` of them,
+    where that is known; `published` is the number of the version that came of it.
+    """
     round_, run, model = one.round, one.round.run, one.round.run.model
     left = (round_.deadline - clock.now()).total_seconds() if round_.deadline else None
+    made = round_.version if round_.phase == Round.Phase.PUBLISHED else None
     return {
         "id": one.pk,
         "state": one.state,
@@ -25,6 +30,9 @@ def assignment(one: Assignment) -> dict[str, Any]:
         "phase": round_.phase,
         "number": round_.number,
         "rounds": run.rounds_planned,
+        "quorum": round_.quorum,
+        "cohort": round_.target,
+        "published": made.number if made else None,
         "model": model.slug,
         "architecture_digest": model.architecture_digest,
         "version": version(round_.base),

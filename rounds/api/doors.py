@@ -28,7 +28,7 @@ from journal.hub import Hub
 from journal.wish import Wish
 from models_app import blobs
 from models_app.errors import FedserverError
-from rounds import enrolment, intake, lifecycle, selectors, tasks
+from rounds import enrolment, handshake, intake, lifecycle, selectors, tasks
 from rounds.api import documents, problems
 from rounds.errors import (
     BlobNotFound,
@@ -224,7 +224,8 @@ async def check_in(exchange: Exchange) -> None:
     participant = await row(enrolment.authenticate, exchange.token)
     wait, models, sdk = _parse_check_in(await _json_body(exchange, CHECK_IN_BYTES))
     if sdk and sdk != participant.sdk:
-        await row(enrolment.note_sdk, participant, sdk)
+        await row(enrolment.note_sdk, participant, sdk)  # first, so that operators see what it is
+    handshake.check(sdk or participant.sdk)
 
     def ask() -> dict[str, Any]:
         # Again each time: whoever was suspended while waiting must not be invited.

@@ -13,13 +13,13 @@ from rest_framework.throttling import ScopedRateThrottle
 from rest_framework.views import APIView
 
 from accounts.roles import Role
-from client_sdk import wire
-from rounds import enrolment, lifecycle, tasks
+from rounds import enrolment, handshake, lifecycle, tasks
 from rounds.api import documents
 from rounds.api.serializers import ByNameField, StrictSerializer
 from rounds.models import Assignment, Participant
 
 PARTICIPANTS = (Role.PARTICIPANT,)
+REASON = r"^[a-z][a-z0-9_]*$"
 
 
 class Throttle(ScopedRateThrottle):
@@ -32,19 +32,34 @@ class Throttle(ScopedRateThrottle):
             return True
 
 
+class SdkSerializer(serializers.Serializer[Any]):
+    oldest = serializers.CharField(help_text="the oldest version that is served")
+
+
+class ServiceSerializer(serializers.Serializer[Any]):
+    service = serializers.CharField()
+    version = serializers.CharField(help_text="of the server")
+    wire = serializers.ListField(
+        child=serializers.IntegerField(), help_text="versions of the wire format that are spoken"
+    )
+    sdk = SdkSerializer()
+    time = serializers.DateTimeField()
+
+
 class ServiceView(APIView):
-    """What is served here: for a client that wants to know whether it has the right address."""
+    """What is served here, and to whom: for a client that wants to know whether it fits."""
 
     permission_classes = (AllowAny,)
     authentication_classes = ()
 
-    @extend_schema(responses={200: OpenApiResponse(description="Service, versions, time")})
+    @extend_schema(responses={200: ServiceSerializer})
     def get(self, request: Request) -> Response:
         return Response(
             {
                 "service": "fedserver",
                 "version": documents.SERVER_VERSION,
-                "wire": [wire.WIRE_VERSION],
+                "wire": list(handshake.WIRES),
+                "sdk": {"oldest": handshake.OLDEST_SDK},
                 "time": timezone.now().isoformat(),
             }
         )
@@ -78,6 +93,7 @@ class EnrolView(APIView):
     def post(self, request: Request) -> Response:
         given = EnrolSerializer(data=request.data)
         given.is_valid(raise_exception=True)
+        handshake.check(given.validated_data.get("sdk", {}))
         participant, new = enrolment.enrol(**given.validated_data)
         answer = {
             "participant": str(participant.uuid),
@@ -148,6 +164,11 @@ class ParticipantView(APIView):
         return participant
 
 
+class WithdrawalSerializer(StrictSerializer):
+    reason = serializers.RegexField(REASON, max_length=64, default=lifecycle.WITHDRAWN)
+    detail = serializers.CharField(max_length=500, allow_blank=True, default="")
+
+
 ASSIGNMENT = OpenApiResponse(description="The assignment, with all that is needed to do it")
 
 
@@ -159,10 +180,20 @@ class AssignmentView(ParticipantView):
         mine = lifecycle.own_assignment(self.participant(request), pk)
         return Response(documents.assignment(mine))
 
-    @extend_schema(responses={204: None})
+    @extend_schema(parameters=[WithdrawalSerializer], responses={204: None})
     def delete(self, request: Request, pk: int) -> Response:
-        """Give the assignment back, undone."""
-        mine = lifecycle.withdraw(self.participant(request), pk)
+        """Give the assignment back, undone. Operators see why, and the round asks no second time.
+
+        A `reason` of the participant's own limits is one of `limit_cohort_at_least`,
+        `limit_models`, `limit_rounds_per_day`, `limit_samples_at_least` and
+        `limit_seconds_per_round`; others are taken as they are.
+        """
+        given = WithdrawalSerializer(data=request.query_params.dict())
+        given.is_valid(raise_exception=True)
+        why = given.validated_data
+        mine = lifecycle.withdraw(
+            self.participant(request), pk, code=why["reason"], detail=why["detail"]
+        )
         tasks.ring(mine.round_id)
         return Response(status=204)
 
@@ -191,12 +222,15 @@ class ProgressView(ParticipantView):
 
 
 class FailureSerializer(StrictSerializer):
-    reason = serializers.RegexField(r"^[a-z][a-z0-9_]*$", max_length=64)
+    reason = serializers.RegexField(REASON, max_length=64)
     detail = serializers.CharField(max_length=8000, allow_blank=True, required=False, default="")
 
 
 class FailureView(ParticipantView):
-    """The participant cannot do it, and says why."""
+    """The participant cannot do it, and says why.
+
+    A reason that is one of its own limits (see DELETE) is no failure: it withdraws.
+    """
 
     @extend_schema(request=FailureSerializer, responses={200: ASSIGNMENT})
     def post(self, request: Request, pk: int) -> Response:

@@ -110,7 +110,10 @@ DOORS: dict[str, dict[str, dict[str, Any]]] = {
         "post": {
             "operationId": "check_in",
             "tags": ["check-in"],
-            "description": "What to do: an assignment, or when to come back. `wait` seconds long.",
+            "description": "What to do: an assignment, or when to come back. The answer waits up "
+            "to `wait` seconds. `sdk` has the versions of the program (`version`, `wire`, "
+            "`python`, `keras`, `backend`); what does not fit is a 403 `sdk_unsupported`. Who "
+            "holds the WebSocket `/ws/participant/` open is told when asking makes sense.",
             "requestBody": {
                 "content": {
                     "application/json": {

@@ -176,6 +176,13 @@ class TestAWake:
             assert not wake.wait(10)
             assert time.monotonic() - began < 5
 
+    def test_lets_somebody_go_on_who_is_needed_elsewhere(self) -> None:
+        with server(stay) as url, waiting(url) as wake:
+            wake.wait(5)
+            threading.Timer(0.05, wake.wake).start()
+            assert wake.wait(10)
+            assert kinds(wake) == [CONNECTED]
+
     @pytest.mark.parametrize("status", [401, 403, 404, 426, 500, 503])
     def test_is_not_connected_where_it_is_answered_otherwise(self, status: int) -> None:
         with server(stay, status) as url, waiting(url, ["t"] * 1000) as wake:

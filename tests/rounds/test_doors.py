@@ -593,6 +593,18 @@ def test_a_check_in_that_makes_no_sense(knock: Knock, what: str) -> None:
     assert expect_problem(response, 400, "rules_invalid")["field"] == field
 
 
+def test_a_check_in_of_versions_that_do_not_fit_is_refused_until_they_do(knock: Knock) -> None:
+    headers = {"Authorization": f"Bearer {knock.charlie.token}"}
+
+    def check_in(**body: Any) -> httpx.Response:
+        return knock.http.post("/api/v1/check-in", json=body, headers=headers)
+
+    expect_problem(check_in(sdk={"version": "0.0.1", "wire": 1}), 403, "sdk_unsupported")
+    expect_problem(check_in(), 403, "sdk_unsupported")  # it is still the same
+    assert check_in(sdk={"version": "0.1.7", "wire": 1}).json()["action"] == "train"
+    assert check_in().json()["action"] == "train"
+
+
 def test_a_check_in_that_is_too_long(knock: Knock) -> None:
     headers = {"Authorization": f"Bearer {knock.charlie.token}"}
     response = knock.http.post("/api/v1/check-in", content=b" " * 20_000, headers=headers)
