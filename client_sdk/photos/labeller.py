@@ -42,6 +42,7 @@ from client_sdk.photos.taking_part import TakingPart
 log = logging.getLogger("client_sdk")
 
 FEW: Final = 5  # photos of a label below which it is said that more would help
+VERDICT_PATIENCE: Final = 60.0  # seconds
 _PAGE: Final = 120  # photos told at once, at most
 _THUMBS: Final = 40
 _LABELS_SHOWN: Final = 400  # of labels without a photo, that a page can show
@@ -389,7 +390,8 @@ class Labeller:
             rounds=1,
             on_event=on_event,
             stop=stop,
-            **self._options,
+            progress=False,  # the page shows it
+            **{"verdicts": VERDICT_PATIENCE, **self._options},
         )
 
     def _before_training(self) -> None:

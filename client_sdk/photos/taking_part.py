@@ -32,6 +32,8 @@ _PHASES: Final = {
     "uploaded": "uploaded",
     "closed": "waiting",
     "failed": "waiting",
+    "declined": "waiting",
+    "limited": "waiting",
 }
 _IN_USE: Final = (
     "Another program takes part with this profile, such as fedclient train. Stop it there, or let "
@@ -178,6 +180,12 @@ class TakingPart:
     def _on_closed(self, data: Mapping[str, Any]) -> dict[str, Any]:
         reason = str(data.get("reason") or "").replace("_", " ")
         return {"detail": f"The round ended without this update ({reason})."}
+
+    def _on_declined(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        return {"detail": f"Given back, by your own limits: {data.get('detail', '')}"}
+
+    def _on_limited(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        return {"detail": f"Not asked for, by your own limits: {data.get('detail', '')}"}
 
     def _on_failed(self, data: Mapping[str, Any]) -> dict[str, Any]:
         return {"detail": str(data.get("detail") or data.get("reason") or "")}

@@ -1,0 +1,50 @@
+// The page's model: what anywidget gives a widget in a notebook, over a socket to this machine.
+//
+// A message is one frame: the length of a header in four bytes, the header, and its buffers.
+import { Model } from "../drawings/model.js";
+import labeller from "./labeller.js";
+
+const GONE = "The program on this machine does not answer. Start it again: fedclient photos";
+
+class Socket extends Model {
+  #socket = null;
+  #tries = 0;
+
+  connect() {
+    const socket = (this.#socket = new WebSocket(`ws://${location.host}/live`));
+    socket.binaryType = "arraybuffer";
+    socket.addEventListener("open", () => { this.#tries = 0; this.set("connected", true); });
+    socket.addEventListener("message", ({ data }) => this.#heard(data));
+    socket.addEventListener("close", () => {
+      this.set("connected", false);
+      this.tell("lost");
+      setTimeout(() => this.connect(), Math.min(10000, 500 * 2 ** this.#tries++));
+    });
+  }
+
+  send(content, _, buffers = []) {
+    if (this.#socket?.readyState !== WebSocket.OPEN) throw new Error(GONE);
+    const header = new TextEncoder().encode(JSON.stringify({ content, lengths: buffers.map((one) => one.byteLength) }));
+    const length = new DataView(new ArrayBuffer(4));
+    length.setUint32(0, header.length, true);
+    this.#socket.send(new Blob([length, header, ...buffers]));
+  }
+
+  #heard(frame) {
+    const length = new DataView(frame).getUint32(0, true);
+    const { state, content, lengths } = JSON.parse(new TextDecoder().decode(new Uint8Array(frame, 4, length)));
+    let start = 4 + length;
+    const buffers = lengths.map((size) => new DataView(frame, (start += size) - size, size));
+    if (state) this.set("state", state);
+    else this.tell("msg:custom", content, buffers);
+  }
+}
+
+const model = new Socket({ alone: true });
+const gone = document.querySelector("#gone");
+model.on("change:connected", () => {
+  gone.textContent = GONE;
+  gone.hidden = model.get("connected");
+});
+labeller.render({ model, el: document.querySelector("#labeller") });
+model.connect();
