@@ -115,13 +115,17 @@ class Follower:
         self._over = True
         self._ended.set()
 
-    def close(self) -> None:
-        """Follow no longer, from whichever thread; nothing more is told."""
+    def close(self, *, wait: bool = True) -> None:
+        """Follow no longer, from whichever thread; nothing more is told.
+
+        Args:
+            wait: whether to wait until its thread has ended, a second at most.
+        """
         self._ended.set()
         line = self._line
         if line is not None:
             line.close_socket()
-        if threading.current_thread() is not self._thread:
+        if wait and threading.current_thread() is not self._thread:
             self._thread.join(_CLOSING)
 
     # --- The thread ---

@@ -1,0 +1,205 @@
+"""The operators' objects against the real server."""
+
+import asyncio
+import doctest
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from django.contrib.auth.models import User
+
+from client_sdk import admin as sdk
+from client_sdk.admin import Admin, Invalid, NotAllowed, NotFound, NotNow
+from client_sdk.errors import AddressRefused, LoginRefused, ServerUnreachable
+from journal.models import Event
+from models_app import registry
+from models_app.evaluation import Evaluation
+from models_app.models import Model
+from rounds import lifecycle
+from rounds.models import Round
+from tests.notebook.conftest import TokenOf
+from tests.rounds.conftest import Enrolled
+from tests.rounds.test_lifecycle import everyone_uploads
+from tests.rounds.updates import carry
+
+Enrol = Callable[..., Enrolled]
+
+RULES: dict[str, Any] = {"cohort_goal": 2, "cohort_min": 2, "quorum": 2, "over_selection": 1.0}
+
+
+def published(round_: Round, *everyone: Enrolled) -> None:
+    """A round from its opening to its version, as measured on a held-out set."""
+    everyone_uploads(*everyone)
+    carry(round_)
+    assert round_.version is not None
+    accuracy = 0.1 * round_.number
+    metrics = {"accuracy": accuracy, "loss": 1 - accuracy}
+    registry.record_metrics(round_.version, Evaluation(metrics, None))
+
+
+def test_bob_runs_a_federation(admin: Admin, tiny_model: Model, enrolled: Enrol) -> None:
+    charlie, dora = enrolled("charlie"), enrolled("dora")
+    run = admin.runs.create("tiny", name="spring", rounds_planned=2, **RULES)
+    assert (run.state, run.over) == ("draft", False)
+    assert run.start(reason="the new scanners are in").state == "running"
+    told = Event.objects.get(kind="run.started")
+    assert (told.actor, told.reason) == ("bob", "the new scanners are in")
+
+    published(Round.objects.get(run=run.id), charlie, dora)
+    [first, second] = run.rounds
+    assert (first.number, first.phase, first.cohort["accepted"]) == (1, "published", 2)
+    assert second.cancel(reason="a wrong setting").phase == "cancelled"
+    assert [one.name for one in first.assignments] == ["charlie", "dora"]
+
+    assert run.refresh().published == 1
+    assert run.pause(reason="lunch").state == "paused"
+    assert run.resume().state == "running"
+    assert run.stop(reason="enough").over
+    assert [one.id for one in admin.runs.where(state="stopped", model="tiny")] == [run.id]
+
+
+def test_lists_are_frames_whatever_their_length(
+    admin: Admin, tiny_model: Model, enrolled: Enrol, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("client_sdk.admin.collections._PAGE", 2)
+    assert admin.runs.frame().empty
+    assert "state" in admin.runs.frame().columns
+    for name in ("charlie", "dora", "emil", "frida", "gustav"):
+        enrolled(name)
+    frame = admin.participants.frame()
+    assert list(frame["name"]) == ["charlie", "dora", "emil", "frida", "gustav"]
+    assert frame.index.name == "uuid"
+    assert str(frame["enrolled_at"].dtype).startswith("datetime64")
+    assert len(admin.participants) == 5
+    assert "5 of /participants" in repr(admin.participants)
+    assert "5 participants" in admin.participants._repr_html_()
+    assert list(admin.models.frame().index) == ["tiny"]
+    assert admin.models.frame().loc["tiny", "served.number"] == 1
+    assert list(admin.models["tiny"].versions.frame()["stage"]) == ["published"]
+
+
+def test_a_history_is_a_frame_and_a_picture(
+    admin: Admin, tiny_model: Model, enrolled: Enrol, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mpl.use("agg")
+    charlie, dora = enrolled("charlie"), enrolled("dora")
+    run = admin.runs.create("tiny", name="spring", start=True, rounds_planned=3, **RULES)
+    for _ in range(2):
+        published(Round.objects.filter(run=run.id).latest("number"), charlie, dora)
+    history = run.history()
+    frame = history.frame()
+    assert list(frame["accuracy"].dropna()) == [0.1, 0.2]
+    assert list(frame["counts.accepted"])[:2] == [2, 2]
+    assert frame.loc[1, "participants.loss.mean"] == 0.5
+    accuracy, loss = history.plot()
+    assert (accuracy.get_ylabel(), loss.get_ylabel()) == ("accuracy", "loss")
+    held_out = np.asarray(accuracy.get_lines()[-1].get_ydata())
+    assert held_out.tolist() == [0.1, 0.2]
+    assert "accuracy" in history._repr_html_()
+    assert admin.runs.create("tiny", name="draft").history().plot()
+
+
+def test_people_are_admitted_and_sent_away(admin: Admin, enrolled: Enrol) -> None:
+    code = admin.join_codes.make("clinics", max_uses=3)
+    assert code.code is not None
+    assert code.code not in repr(code) + code._repr_html_() + str(code.document)
+    assert admin.join_codes[code.id].code is None
+    assert code.withdraw(reason="sent to the wrong address").withdrawn_at is not None
+
+    enrolled("charlie")
+    charlie = admin.participants.named("charlie")
+    assert charlie.suspend(reason="its clock is wrong").state == "suspended"
+    assert charlie.reinstate().state == "active"
+    assert charlie.revoke(reason="it was stolen").state == "revoked"
+    with pytest.raises(NotFound, match="name of a participant"):
+        admin.participants.named("nobody")
+
+
+def test_alice_serves_an_older_version_again(
+    server: str, alice: User, token_of: TokenOf, tiny_model: Model, enrolled: Enrol
+) -> None:
+    admin = Admin(server, token_of(alice))
+    run = admin.runs.create("tiny", start=True, rounds_planned=1, **RULES)
+    published(Round.objects.get(run=run.id), enrolled("charlie"), enrolled("dora"))
+    model = admin.models["tiny"]
+    assert model.served_number == 2
+    with pytest.raises(NotNow, match="stale_base"):
+        model.versions[1].roll_back(reason="version 2 takes a for b", expected_served=1)
+    again = model.versions[1].roll_back(reason="version 2 takes a for b", expected_served=2)
+    assert (again.number, again.stage, again.parent) == (3, "published", 1)
+    assert model.refresh().served_number == 3
+
+
+def test_what_the_server_refuses_is_a_typed_error(
+    admin: Admin, server: str, victor: User, token_of: TokenOf, tiny_model: Model
+) -> None:
+    with pytest.raises(Invalid, match="quorum: Expected a whole number") as invalid:
+        admin.runs.create("tiny", quorum=0)
+    assert invalid.value.field == "quorum"
+    with pytest.raises(Invalid, match="qourum"):
+        admin.runs.create("tiny", qourum=3)
+    run = admin.runs.create("tiny")
+    with pytest.raises(NotNow):
+        run.pause()
+    with pytest.raises(NotFound):
+        admin.runs[987654]
+    with pytest.raises(NotAllowed):
+        Admin(server, token_of(victor)).runs.create("tiny")
+    with pytest.raises(LoginRefused, match="token_invalid"):
+        list(Admin(server, "fsu_nonsense").runs)
+    with pytest.raises(AddressRefused):
+        Admin("http://fed.example.org", "fsu_secret")
+    assert "fsu_" not in repr(admin)
+
+
+async def test_who_waits_is_told_at_once_and_keeps_nobody_waiting(
+    admin: Admin, tiny_model: Model
+) -> None:
+    run = await asyncio.to_thread(admin.runs.create, "tiny", name="spring", start=True, **RULES)
+    [round_] = await asyncio.to_thread(list, run.rounds)
+    waiting = asyncio.create_task(round_.finished())
+    also = asyncio.create_task(run.finished(timeout=20))
+    ticks = 0
+    while ticks < 30:  # the loop goes on
+        await asyncio.sleep(0.01)
+        ticks += 1
+    assert not waiting.done()
+    await asyncio.to_thread(lifecycle.cancel_round, round_.id, actor="bob", reason="a test")
+    assert (await asyncio.wait_for(waiting, 20)).phase == "cancelled"
+    assert not also.done()
+    await asyncio.to_thread(run.stop, reason="enough")
+    assert (await also).state == "stopped"
+    assert (await run.finished()).over  # again, and it has ended already
+
+
+async def test_who_waits_for_what_goes_on_is_told_so(admin: Admin, tiny_model: Model) -> None:
+    run = await asyncio.to_thread(admin.runs.create, "tiny", name="spring")
+    with pytest.raises(TimeoutError, match=f"Expected runs/{run.id} to end within 0.3 s"):
+        await run.finished(timeout=0.3)
+    run.id = 987654
+    with pytest.raises(NotFound):
+        await run.finished(timeout=20)
+
+
+def test_a_server_that_is_away_is_told(admin: Admin, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("client_sdk.admin.admin.PATIENCE", 0.0)
+    away = Admin("http://127.0.0.1:9", "fsu_secret")
+    with pytest.raises(ServerUnreachable, match="Expected an answer from"):
+        away.get("runs", patience=0.0)
+    with pytest.raises(ServerUnreachable):
+        away.runs.create("tiny")
+
+
+def test_the_examples_run(admin: Admin, tiny_model: Model, enrolled: Enrol) -> None:
+    admin.runs.create("tiny", name="spring", start=True, **RULES)
+    enrolled("alice")
+    finder, runner = doctest.DocTestFinder(exclude_empty=True), doctest.DocTestRunner(verbose=False)
+    for name in ("collections", "admin", "things"):  # things pause what the others count
+        module = importlib.import_module(f"{sdk.__name__}.{name}")
+        found = finder.find(module, extraglobs={"admin": admin})
+        assert found
+        for example in found:
+            assert runner.run(example).failed == 0, example.name
