@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from client_sdk import wire
+from client_sdk.building import ModelRefused
 from client_sdk.errors import (
     CertificateRefused,
     Declined,
@@ -409,10 +410,15 @@ class Participation:
 
     def _check(self) -> None:
         """Raise what should end an exchange half-way; asked again and again while it goes on."""
-        self.stop.check()
-        self.limits.check_seconds(time.monotonic() - self._began)
+        self._check_ours()
         if self.reporter is not None:
             self.reporter.check()
+
+    def _check_ours(self) -> None:
+        """The same once an update is being sent: then its own answer says whether it counts, and
+        a report that comes after it is refused because the server has it."""
+        self.stop.check()
+        self.limits.check_seconds(time.monotonic() - self._began)
 
     def _within(self) -> float | None:
         """Seconds that the exchange may still take, by our own limit."""
@@ -554,7 +560,7 @@ class Participation:
         reporter.say(activity="uploading", fraction=0.0)
         self._tell("uploading", bytes=manifest.length)
         with self._within_limits():
-            mine.upload(parcel, limits=self.limits, within=self._within(), check=self._check)
+            mine.upload(parcel, limits=self.limits, within=self._within(), check=self._check_ours)
         self.summary.rounds += 1
         self.summary.samples += manifest.samples
         receipt = self.verdicts.expect(assignment, manifest)
@@ -658,10 +664,10 @@ class _Failed(Exception):
 
 @contextmanager
 def _on_this_machine() -> Iterator[None]:
-    """A full disk, say, ends an exchange and not the participation."""
+    """A full disk, say, or a model too large for it, ends an exchange and no participation."""
     try:
         yield
-    except OSError as error:
+    except (OSError, ModelRefused) as error:
         raise _Failed(error) from error
 
 

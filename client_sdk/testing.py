@@ -1,8 +1,8 @@
 """A server that lives in memory, for tests of programs that take part.
 
 It speaks the participants' side of HTTP version 1 as the real one does: it verifies signatures,
-parses updates strictly, answers in problem documents and serves ranges of blobs. It averages
-nothing: a round is a set of weights to start from and a list of updates that came.
+parses updates strictly, answers in problem documents and serves ranges of blobs. Its rounds are
+opened, judged and published by the test, and nothing happens by itself.
 
 Use it in a process, through `FakeServer.transport`, or on a port of this machine, through
 `FakeServer.serve`, for programs that are processes of their own.
@@ -17,6 +17,7 @@ import itertools
 import json
 import re
 import secrets
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -62,19 +63,30 @@ class _Enrolled:
 
 
 @dataclass(slots=True)
+class _Model:
+    weights: tuple[wire.WeightSpec, ...]
+    document: dict[str, Any]
+    round: dict[str, Any] | None = None
+    versions: dict[int, dict[str, np.ndarray]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
 class _Place:
     participant: str
     document: dict[str, Any]
     state: str = "training"
     digest: str = ""
 
+    def told(self) -> dict[str, Any]:
+        return self.document | {"state": self.state}
+
 
 class FakeServer:
     """The participants' side of a server, in memory.
 
     Args:
-        weights: weights manifest of its one model; a small one by default.
-        model: slug of the model.
+        weights: weights manifest of its model; a small one by default.
+        model: slug of the model; `add_model` adds others.
         document: more of the model's description, such as a real architecture.
 
     Attributes:
@@ -85,7 +97,8 @@ class FakeServer:
         failures: their reports of failure, as (assignment, reason, detail).
         withdrawals: what they gave back, as (assignment, reason).
         requests: every request as "METHOD path".
-        retry_after, encoding, hyperparameters: what its answers say from now on.
+        retry_after, encoding, hyperparameters, quorum, cohort: what its answers say from now on.
+        oldest_sdk: versions of the SDK before this one are refused, as (major, minor).
         before: functions that see each request first; one that answers takes it over. To play
             a server that is away, raise `httpx.ConnectError` there, or use `away`.
 
@@ -112,6 +125,7 @@ class FakeServer:
         self.url = "https://fake.invalid"
         self.transport = httpx.MockTransport(self.handle)
         self.weights, self.model = tuple(weights), model
+        self._models: dict[str, _Model] = {}
         self.blobs: dict[str, bytes] = {}
         self.updates: list[ReceivedUpdate] = []
         self.progress: list[tuple[int, dict[str, Any]]] = []
@@ -121,26 +135,34 @@ class FakeServer:
         self.before: list[Before] = []
         self.retry_after = 0.0
         self.encoding = "float32"
+        self.quorum: int | None = 1
+        self.cohort: int | None = None
+        self.oldest_sdk = (0, 0)
         self.hyperparameters: dict[str, Any] = {"epochs": 2, "batch_size": 8, "learning_rate": 0.1}
         self._codes: set[str] = set()
         self._used_codes: dict[str, str] = {}
         self._participants: dict[str, _Enrolled] = {}
         self._challenges: set[str] = set()
         self._tokens: dict[str, str] = {}
-        self._round: dict[str, Any] | None = None
         self._rounds = itertools.count(1)
         self._ids = itertools.count(1)
         self._places: dict[int, _Place] = {}
         self._lock = threading.RLock()
-        self._document = self._describe(document or {})
+        self.add_model(model, weights, document=document)
 
-    def _describe(self, more: Mapping[str, Any]) -> dict[str, Any]:
+    @property
+    def _document(self) -> dict[str, Any]:
+        return self._models[self.model].document
+
+    def _describe(
+        self, slug: str, weights: Sequence[wire.WeightSpec], more: Mapping[str, Any]
+    ) -> dict[str, Any]:
         document: dict[str, Any] = {
-            "slug": self.model,
-            "name": self.model,
+            "slug": slug,
+            "name": slug,
             "description": "",
-            "architecture": {"class_name": "Sequential", "config": {"name": self.model}},
-            "weights": [weight.to_json() for weight in self.weights],
+            "architecture": {"class_name": "Sequential", "config": {"name": slug}},
+            "weights": [weight.to_json() for weight in weights],
             "input_spec": {"shape": [3], "dtype": "float32", "scale": 1.0, "offset": 0.0},
             "labels": [],
             "objective": {"loss": "sparse_categorical_crossentropy", "from_logits": True},
@@ -158,31 +180,124 @@ class FakeServer:
         self._codes.add(code)
         return code
 
-    def open_round(self, values: Mapping[str, np.ndarray] | None = None) -> int:
+    def add_model(
+        self,
+        slug: str,
+        weights: Sequence[wire.WeightSpec] = WEIGHTS,
+        *,
+        document: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Have a further model.
+
+        Args:
+            slug: its name.
+            weights: its weights manifest.
+            document: more of its description, such as a real architecture and labels.
+        """
+        told = self._describe(slug, weights, document or {})
+        self._models[slug] = _Model(tuple(weights), told)
+
+    def serve_version(
+        self, values: Mapping[str, np.ndarray] | None = None, *, model: str | None = None
+    ) -> int:
+        """Serve a version that came of no round.
+
+        Args:
+            values: its weights; zeros where none are given.
+            model: slug of the model; the first one when None.
+
+        Returns:
+            The version's number.
+        """
+        mine = self._models[model or self.model]
+        number = self._keep_version(mine, values or {})
+        mine.document["served"] = self._version(mine, number)
+        return number
+
+    def open_round(
+        self, values: Mapping[str, np.ndarray] | None = None, *, model: str | None = None
+    ) -> int:
         """Give every participant that checks in a place in a new round.
 
         Args:
-            values: weights to start from; zeros where none are given.
+            values: weights to start from; those of the served version when None, and zeros where
+                there are none.
+            model: slug of the model; the first one when None.
 
         Returns:
             The round's id.
         """
-        version: dict[str, Any] = {
-            "number": next(self._rounds),
-            "weights": self.keep(self._blob(values or {}, wire.FEDERATED)),
-            "fixed": None,
-        }
-        if any(weight.role != wire.FEDERATED for weight in self.weights):
-            version["fixed"] = self.keep(self._blob(values or {}, wire.LOCAL, wire.FROZEN))
-        self._round = {"id": version["number"], "version": version}
-        return int(version["number"])
+        mine, served = self._models[model or self.model], None
+        if values is None and mine.document["served"]:
+            served = int(mine.document["served"]["number"])
+        base = self._keep_version(mine, values or {}) if served is None else served
+        number = next(self._rounds)
+        mine.round = {"id": number, "version": self._version(mine, base)}
+        return number
 
-    def close_round(self) -> None:
+    def close_round(self, *, model: str | None = None) -> None:
         """Take no more updates for the round that is open."""
-        self._round = None
-        for place in self._places.values():
+        mine = self._models[model or self.model]
+        for place in self._places_of(mine):
             if place.state == "training":
                 place.state = "late"
+        mine.round = None
+
+    def judge(self, assignment: int, state: str, code: str = "", reason: str = "") -> None:
+        """Let an update that was uploaded be "accepted", "rejected", "quarantined" …"""
+        place = self._places[assignment]
+        place.state = state
+        place.document |= {"code": code, "reason": reason}
+
+    def publish(self, *, model: str | None = None) -> int:
+        """End the open round: updates that nobody has judged are accepted, and their mean, by
+        samples, makes a version that is served.
+
+        Returns:
+            The version's number.
+        """
+        mine = self._models[model or self.model]
+        assert mine.round is not None
+        places = {place.document["id"]: place for place in self._places_of(mine)}
+        for place in places.values():
+            if place.state == "uploaded":
+                place.state = "accepted"
+        accepted = [
+            update
+            for update in self.updates
+            if update.assignment in places and places[update.assignment].state == "accepted"
+        ]
+        values = dict(mine.versions[mine.round["version"]["number"]])
+        samples = sum(update.manifest.samples for update in accepted)
+        for update in accepted:
+            for name, delta in update.deltas.items():
+                values[name] = values[name] + delta * (update.manifest.samples / samples)
+        number = self.serve_version(values, model=mine.document["slug"])
+        for place in places.values():
+            place.document |= {"phase": "published", "published": number}
+        self.close_round(model=mine.document["slug"])
+        return number
+
+    def _places_of(self, model: _Model) -> list[_Place]:
+        open_ = model.round["id"] if model.round is not None else None
+        return [one for one in self._places.values() if one.document["round"] == open_]
+
+    def _keep_version(self, model: _Model, values: Mapping[str, np.ndarray]) -> int:
+        number = len(model.versions) + 1
+        model.versions[number] = {
+            spec.name: np.asarray(values.get(spec.name, np.zeros(spec.shape)))
+            for spec in model.weights
+        }
+        return number
+
+    def _version(self, model: _Model, number: int) -> dict[str, Any]:
+        values, weights = model.versions[number], model.weights
+        fixed = any(weight.role != wire.FEDERATED for weight in weights)
+        return {
+            "number": number,
+            "weights": self.keep(_blob(weights, values, wire.FEDERATED)),
+            "fixed": self.keep(_blob(weights, values, wire.LOCAL, wire.FROZEN)) if fixed else None,
+        }
 
     def keep(self, content: bytes) -> dict[str, Any]:
         """Serve a blob; answers with its {"sha256", "bytes"}."""
@@ -222,17 +337,6 @@ class FakeServer:
         """State of an assignment."""
         return self._places[assignment].state
 
-    def _blob(self, values: Mapping[str, np.ndarray], *roles: str) -> bytes:
-        dtypes = {"F32": np.float32, "U32": np.uint32, "I64": np.int64}
-        return wire.dumps(
-            {
-                spec.name: np.asarray(
-                    values.get(spec.name, np.zeros(spec.shape)), dtype=dtypes[spec.dtype]
-                )
-                for spec in wire.tensors_of(self.weights, *roles)
-            }
-        )
-
     # --- How requests reach it ---
 
     def handle(self, request: httpx.Request) -> httpx.Response:
@@ -259,7 +363,7 @@ class FakeServer:
             ...     httpx.get(f"{url}/api/v1/").json()["service"]
             'fedserver'
         """
-        listener = http.server.ThreadingHTTPServer(("127.0.0.1", port), _handler(self))
+        listener = _Listener(("127.0.0.1", port), _handler(self))
         thread = threading.Thread(target=listener.serve_forever, args=(0.05,), daemon=True)
         thread.start()
         try:
@@ -288,6 +392,7 @@ class FakeServer:
         body = json.loads(request.content)
         code, key = body["code"], body["public_key"]
         _verify(key, wire.enrol_message(code, body["name"], key), body["signature"])
+        self._check_sdk(body.get("sdk"))
         known = self._used_codes.get(code)
         if known and self._participants[known].public_key == key:
             return httpx.Response(200, json=self._enrolled(known))
@@ -329,40 +434,55 @@ class FakeServer:
         _check_state(self._participants[participant])
         return participant
 
-    def _check_in(self, request: httpx.Request) -> httpx.Response:
-        who = self._who(request)
-        wanted = json.loads(request.content).get("models")
-        if self._round is None or (wanted is not None and self.model not in wanted):
-            wait = {"action": "wait", "retry_after": self.retry_after, "reason": "no_open_round"}
-            return httpx.Response(200, json=wait | {"run": None, "detail": "No round is open."})
-        mine = [
-            place
-            for place in self._places.values()
-            if place.participant == who and place.document["round"] == self._round["id"]
-        ]
-        place = mine[0] if mine else self._invite(who)
-        if place.state != "training":
-            wait = {
-                "action": "wait",
-                "retry_after": self.retry_after,
-                "reason": "round_in_progress",
-            }
-            return httpx.Response(200, json=wait | {"run": 1, "detail": "The round goes on."})
-        return httpx.Response(200, json={"action": "train", "assignment": place.document})
+    def _check_sdk(self, sdk: Mapping[str, Any] | None) -> None:
+        if sdk is None:
+            return
+        found = re.match(r"(\d+)\.(\d+)", str(sdk.get("version")))
+        version = (int(found[1]), int(found[2])) if found else self.oldest_sdk
+        if version < self.oldest_sdk or sdk.get("wire", wire.WIRE_VERSION) != wire.WIRE_VERSION:
+            oldest = ".".join(map(str, self.oldest_sdk))
+            detail = f"Expected an SDK from version {oldest}. Received: {sdk.get('version')}"
+            raise _Refused(403, "sdk_unsupported", detail)
 
-    def _invite(self, who: str) -> _Place:
-        assert self._round is not None
+    def _check_in(self, request: httpx.Request) -> httpx.Response:
+        who, body = self._who(request), json.loads(request.content)
+        self._check_sdk(body.get("sdk"))
+        wanted = body.get("models")
+        open_ = [
+            one
+            for slug, one in self._models.items()
+            if one.round is not None and (wanted is None or slug in wanted)
+        ]
+        for model in open_:
+            mine = [place for place in self._places_of(model) if place.participant == who]
+            place = mine[0] if mine else self._invite(who, model)
+            if place.state == "training":
+                return httpx.Response(200, json={"action": "train", "assignment": place.told()})
+        wait = {"action": "wait", "retry_after": self.retry_after}
+        if not open_:
+            wait |= {"reason": "no_open_round", "run": None, "detail": "No round is open."}
+        else:
+            wait |= {"reason": "round_in_progress", "run": 1, "detail": "The round goes on."}
+        return httpx.Response(200, json=wait)
+
+    def _invite(self, who: str, model: _Model) -> _Place:
+        assert model.round is not None
         document = {
             "id": next(self._ids),
             "state": "training",
+            "code": "",
             "reason": "",
             "run": 1,
-            "round": self._round["id"],
-            "number": self._round["id"],
+            "round": model.round["id"],
+            "phase": "training",
+            "number": model.round["id"],
             "rounds": 100,
-            "model": self.model,
-            "architecture_digest": self._document["architecture_digest"],
-            "version": self._round["version"],
+            "quorum": self.quorum,
+            "cohort": self.cohort,
+            "published": None,
+            "model": model.document["slug"],
+            "architecture_digest": model.document["architecture_digest"],
+            "version": model.round["version"],
             "hyperparameters": self.hyperparameters,
             "seed": 7,
             "encoding": self.encoding,
@@ -386,7 +506,7 @@ class FakeServer:
 
     def _assignment(self, request: httpx.Request, assignment: str) -> httpx.Response:
         place = self._place(request, assignment)
-        return httpx.Response(200, json=place.document | {"state": place.state})
+        return httpx.Response(200, json=place.told())
 
     def _progress(self, request: httpx.Request, assignment: str) -> httpx.Response:
         self._open_place(request, assignment)
@@ -417,7 +537,8 @@ class FakeServer:
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "update"
                 path.write_bytes(body)
-                specs = wire.tensors_of(self.weights, wire.FEDERATED)
+                model = self._models[place.document["model"]]
+                specs = wire.tensors_of(model.weights, wire.FEDERATED)
                 tensors = wire.open_tensors(path, specs)
                 wire.norm(wire.open_flat(path, specs), specs)
                 deltas = {name: np.array(value) for name, value in tensors.items()}
@@ -437,11 +558,13 @@ class FakeServer:
         body = json.loads(request.content)
         self.failures.append((int(assignment), body["reason"], body["detail"]))
         place.state = "failed"
-        return httpx.Response(200, json=place.document | {"state": "failed"})
+        place.document["code"] = body["reason"]
+        return httpx.Response(200, json=place.told())
 
     def _withdraw(self, request: httpx.Request, assignment: str) -> httpx.Response:
-        self._open_place(request, assignment).state = "withdrawn"
-        self.withdrawals.append((int(assignment), request.url.params.get("reason", "")))
+        place, reason = self._open_place(request, assignment), request.url.params.get("reason", "")
+        place.state, place.document["code"] = "withdrawn", reason or "withdrawn"
+        self.withdrawals.append((int(assignment), reason))
         return httpx.Response(204)
 
     def _blob_door(self, request: httpx.Request, digest: str) -> httpx.Response:
@@ -461,9 +584,20 @@ class FakeServer:
 
     def _model(self, request: httpx.Request, slug: str) -> httpx.Response:
         self._who(request)
-        if slug != self.model:
+        if slug not in self._models:
             raise _Refused(404, "model_not_found", "Expected the slug of a model.")
-        return httpx.Response(200, json=self._document)
+        return httpx.Response(200, json=self._models[slug].document)
+
+    def _list_models(self, request: httpx.Request) -> httpx.Response:
+        self._who(request)
+        found = [model.document for model in self._models.values()]
+        told = {"count": len(found), "next": None, "previous": None, "results": found}
+        return httpx.Response(200, json=told)
+
+    def _me(self, request: httpx.Request) -> httpx.Response:
+        who = self._who(request)
+        state = self._participants[who].state
+        return httpx.Response(200, json=self._enrolled(who) | {"state": state})
 
     def _rotate(self, request: httpx.Request) -> httpx.Response:
         who = self._who(request)
@@ -491,10 +625,24 @@ _ROUTES = (
     ("PUT", r"assignments/(\d+)/update", "_update"),
     ("POST", r"assignments/(\d+)/failure", "_failure"),
     ("GET", r"blobs/([0-9a-f]{64})", "_blob_door"),
+    ("GET", r"models", "_list_models"),
     ("GET", r"models/([^/]+)", "_model"),
+    ("GET", r"participants/me", "_me"),
     ("POST", r"participants/me/rotate", "_rotate"),
     ("DELETE", r"participants/me", "_leave"),
 )
+
+
+def _blob(
+    weights: Sequence[wire.WeightSpec], values: Mapping[str, np.ndarray], *roles: str
+) -> bytes:
+    dtypes = {"F32": np.float32, "U32": np.uint32, "I64": np.int64}
+    return wire.dumps(
+        {
+            spec.name: np.asarray(values[spec.name], dtype=dtypes[spec.dtype])
+            for spec in wire.tensors_of(weights, *roles)
+        }
+    )
 
 
 class _Refused(Exception):
@@ -523,6 +671,14 @@ def _check_state(participant: _Enrolled) -> None:
     if participant.state != "active":
         detail = f"Expected an active participant. Received: {participant.state}"
         raise _Refused(403, f"participant_{participant.state}", detail)
+
+
+class _Listener(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *args: Any) -> None:
+        if not isinstance(sys.exception(), ConnectionError):  # who hangs up is no news
+            super().handle_error(*args)
 
 
 def _handler(server: FakeServer) -> type[http.server.BaseHTTPRequestHandler]:
@@ -587,7 +743,7 @@ class FakeTrainer:
         local = wire.tensors_of(self.weights, wire.LOCAL)
         return FakeResult(
             deltas={spec.name: np.full(spec.shape, self.step, np.float32) for spec in federated},
-            samples=len(data[0]),
+            samples=len(data[0]) if isinstance(data, tuple | list) else len(data),
             metrics={"loss": 1 / self.epochs},
             local={spec.name: weights[spec.name] + np.float32(1) for spec in local},
         )

@@ -46,6 +46,7 @@ def test_example(
     monkeypatch.setattr("client_sdk.training.Trainer", lambda _: FakeTrainer())
     monkeypatch.setattr(Participant, "wake", lambda _: None)
     server._codes.add("K7QF-2M9D")
+    server.serve_version()
     alice = Participant.enrol("https://fed.example.org", server.join_code(), name="alice")
     server.open_round()
     assignment = alice.check_in()
