@@ -20,6 +20,7 @@ import httpx
 import numpy as np
 
 from client_sdk import wire
+from client_sdk.building import expect_room
 from client_sdk.cache import BlobCache
 from client_sdk.errors import IntegrityError, LoginRefused, ParticipantRevoked, ServerRefused
 from client_sdk.keys import Key
@@ -29,10 +30,12 @@ from client_sdk.outbox import Outbox, Parcel
 from client_sdk.participation import Data, Event, Participation, Summary, TrainerLike, Trainers
 from client_sdk.profile import DEFAULT, Profile
 from client_sdk.protocol import Assignment, Blob, ModelCard, Wait, read_check_in
+from client_sdk.served import Prediction, Served, Shelf
 from client_sdk.transport import Transport, check_address, log_wait, version
 from client_sdk.wake import Wake
 
 _LONG_POLL = 20.0  # seconds; proxies tend to cut at 30
+_CARD_WITHIN = 3600.0  # seconds to go on asking for a model's description
 _GRACE = 30.0  # seconds beyond the long poll before an answer is given up
 
 
@@ -79,6 +82,7 @@ class Participant:
         self._assignment: Assignment | None = None
         self._card: ModelCard | None = None
         self._introduced = False
+        self._shelf = Shelf(self)
         self._transport = Transport(
             profile.url,
             login=self._login,
@@ -404,27 +408,44 @@ class Participant:
 
         Raises:
             IntegrityError: when something is not as it was announced.
+            ModelRefused: when training it would take more memory than this machine has.
             TooSlow: when it takes longer than any sound connection.
         """
-        options = {"patience": patience, "within": within, "check": check}
+        options: dict[str, Any] = {"patience": patience, "within": within, "check": check}
         card = self.card(assignment, patience=patience, within=within)
-        federated = card.tensors(wire.FEDERATED)
-        path = self._fetch(assignment.weights, federated, options)
-        fixed = card.tensors(wire.LOCAL, wire.FROZEN)
-        if bool(fixed) != bool(assignment.fixed):
-            expected = "a blob" if fixed else "no blob"
+        blobs = assignment.weights, assignment.fixed
+        return card, self.tensors(card, assignment.version, *blobs, **options)
+
+    def tensors(
+        self, card: ModelCard, version: int, weights: Blob, fixed: Blob | None, **options: Any
+    ) -> dict[str, np.ndarray]:
+        """The weights of a version by name, checked; it is kept for when the server is away.
+
+        Args:
+            card: the model.
+            version: number of the version.
+            weights: blob of its federated weights.
+            fixed: blob of the others, where there are any.
+            options: `patience`, `within` and `check`, as for `download`.
+        """
+        expect_room(card.weights)
+        federated, others = card.tensors(wire.FEDERATED), card.tensors(wire.LOCAL, wire.FROZEN)
+        path = self._fetch(weights, federated, options)
+        if bool(others) != bool(fixed):
+            expected = "a blob" if others else "no blob"
             raise IntegrityError(f"Expected {expected} of fixed weights. Received: the contrary")
         try:
             wire.norm(wire.open_flat(path, federated), federated)
             found = wire.open_tensors(path, federated)
-            if assignment.fixed:
-                path = self._fetch(assignment.fixed, fixed, options)
-                found |= wire.open_tensors(path, fixed)
+            if fixed:
+                path = self._fetch(fixed, others, options)
+                found |= wire.open_tensors(path, others)
         except wire.WireError as error:
             raise IntegrityError(error.detail) from error
         found |= self._local_weights(card)
-        self.cache.trim(*(blob.sha256 for blob in (assignment.weights, assignment.fixed) if blob))
-        return card, {weight.name: found[weight.name] for weight in card.weights}
+        self._shelf.remember(card, version, weights, fixed)
+        self.cache.trim(*self._shelf.blobs())
+        return {weight.name: found[weight.name] for weight in card.weights}
 
     def card(
         self,
@@ -441,6 +462,7 @@ class Participant:
         wanted = (assignment.model, assignment.architecture_digest)
         if self._card is None or (self._card.slug, self._card.architecture_digest) != wanted:
             path = f"models/{assignment.model}"
+            within = _CARD_WITHIN if within is None else within
             document = self._transport.get(path, patience=patience, within=within)
             card = ModelCard.from_json(document)
             if (card.slug, card.architecture_digest) != wanted:
@@ -605,6 +627,58 @@ class Participant:
             "number": mine.number,
             "version": mine.version,
         }
+
+    # --- The served version ---
+
+    def served(self, slug: str | None = None, *, patience: float | None = 10.0) -> Served:
+        """The version of a model that the server serves, to be used here.
+
+        Where the server is away, it is the newest version that is here; `Served.fresh` says so.
+
+        Args:
+            slug: the model; None for the only one of the server, or the one used last.
+            patience: seconds to wait for a server that is away; None for ever.
+
+        Raises:
+            NoModel: when there are several models and none was used yet, or none is here.
+
+        Example:
+            >>> served = alice.served()
+            >>> served.version, served.labels, served.fresh
+            (1, [], True)
+        """
+        return self._shelf.served(slug, patience)
+
+    def model(self, slug: str | None = None) -> Any:
+        """The served version as a compiled `keras.Model` of your own; see `Served.model`.
+
+        The log (level INFO) says which version it is.
+        """
+        return self._shelf.lately(slug).model()
+
+    def predict(self, images: Any, model: str | None = None) -> list[Prediction]:
+        """What the served version says of each image.
+
+        Args:
+            images: raw examples (n, *shape), or photos as paths or as the bytes of their files.
+            model: slug of the model; None as for `served`.
+
+        Returns:
+            For each, its label, the scores of all labels, and which version said so.
+
+        Raises:
+            TrainingDataRefused: when the model cannot take them; a broken photo is named.
+        """
+        return self._shelf.lately(model).predictions(images)
+
+    def evaluate(self, data: Any, model: str | None = None) -> dict[str, float]:
+        """Loss and accuracy of the served version on your own labelled data, which stay here.
+
+        Args:
+            data: as for `participate`.
+            model: slug of the model; None as for `served`.
+        """
+        return self._shelf.lately(model).evaluate(data)
 
     # --- Weights that never leave ---
 
