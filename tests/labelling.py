@@ -9,7 +9,8 @@ from __future__ import annotations
 import io
 import math
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -91,11 +92,12 @@ class FruitModel:
     name: str = "Fruit"
     labels: list[str] = field(default_factory=lambda: list(LABELS))
     input_spec: InputSpec = SPEC
-    asked: int = 0
+    breaks: Exception | None = None
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         """Softmax of how near the colours are."""
-        self.asked += len(x)
+        if self.breaks is not None:
+            raise self.breaks
         colours = np.array([*(MISTAKEN if self.version == 1 else COLOURS).values()], float)
         middle = x[:, 14:20, 14:20].reshape(len(x), -1, 3).mean(axis=1)
         near = -np.linalg.norm(middle[:, None] - colours, axis=2) / 34
@@ -114,7 +116,7 @@ class Gardener(Participant):
     has: FruitModel | None = None
     refuses: Exception | None = None
 
-    def served(self, slug: str | None = None, *, patience: float = 10.0) -> Any:
+    def served(self, slug: str | None = None, *, patience: float | None = 10.0) -> Any:
         if self.refuses is not None:
             raise self.refuses
         if self.has is None:
@@ -149,6 +151,14 @@ class SlowTrainer(FakeTrainer):
         """Let all epochs pass."""
         for _ in range(self.epochs):
             self.go_on.release()
+
+
+def eventually(holds: Callable[[], Any], patience: float = 15.0) -> None:
+    """Wait until something holds that threads work on."""
+    ends = time.monotonic() + patience
+    while not holds():
+        assert time.monotonic() < ends, "it never came to be"
+        time.sleep(0.01)
 
 
 def fruit_server() -> FakeServer:

@@ -16,8 +16,8 @@ export class Changes {
   #sum = h("p", { class: "lb-small" });
   #list = h("ul", { class: "lb-lines", "aria-label": "Photo by photo" });
   #more = h("button", { type: "button", class: "lb-button", "data-size": "small", hidden: true });
-  #look = h("button", { type: "button", class: "lb-button" }, "Look for a newer version");
-  #compare = h("button", { type: "button", class: "lb-button" }, "Compare again");
+  #look = h("button", { type: "button", class: "lb-button", "data-size": "small" }, "Look for a newer version");
+  #compare = h("button", { type: "button", class: "lb-button", "data-size": "small" }, "Compare again");
   #found = h("p", { class: "lb-small", role: "status" });
 
   constructor(ask, thumbs) {

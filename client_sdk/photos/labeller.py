@@ -257,6 +257,7 @@ class Labeller:
 
     def _do_delete(self, content: Mapping[str, Any], _: list[bytes]) -> Answer:
         found = self.gallery.delete(_text(content, "id"))
+        self._recogniser.forget(found.id)
         self._photos_changed()
         return {"photo": _line(found)}, []
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -137,6 +136,7 @@ class Recogniser:
         self._said: dict[int, dict[str, Verdict]] = {}
         self._predicting = threading.RLock()
         self._looking = threading.Lock()
+        self._keeping = threading.Lock()
 
     # --- The model ---
 
@@ -202,6 +202,7 @@ class Recogniser:
             content = self._gallery.read(id_)
             example = photo.as_example(content, self.served.input_spec)
             known = self._predict(self.served, [id_], [example])[0]
+            self._keep(self.served.slug)
         return known
 
     def said(self, id_: str) -> Verdict | None:
@@ -232,7 +233,7 @@ class Recogniser:
             if ids:
                 self._predict(served, ids, examples)
         if unseen:
-            self._keep(served)
+            self._keep(served.slug)
 
     def _predict(
         self, served: ServedLike, ids: Sequence[str], examples: Sequence[np.ndarray]
@@ -283,15 +284,24 @@ class Recogniser:
         lines.sort(key=lambda line: order.index(line.kind))
         return Changes(before, after.version, tuple(lines), len(photos) - len(lines))
 
-    def _keep(self, served: ServedLike) -> None:
+    def forget(self, id_: str) -> None:
+        """A photo was deleted: nothing that was said of it is kept."""
+        for said in self._said.values():
+            said.pop(id_, None)
+        for known in [key for key in self._scores if key[1] == id_]:
+            del self._scores[known]
+        if self.served is not None:
+            self._keep(self.served.slug)
+
+    def _keep(self, slug: str) -> None:
         """Remember for the next start; a memory that is lost costs a comparison and no photo."""
-        for old in sorted(self._said)[:-_VERSIONS_KEPT]:
-            del self._said[old]
-        path = _memory(self._gallery, served.slug)
-        part = path.with_suffix(f".{os.getpid()}.part")
-        with suppress(OSError):
+        path = _memory(self._gallery, slug)
+        with self._keeping, suppress(OSError):
+            for old in sorted(self._said)[:-_VERSIONS_KEPT]:
+                del self._said[old]
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            part.write_text(json.dumps(self._said))
+            part = path.with_suffix(".part")
+            part.write_text(json.dumps({version: dict(one) for version, one in self._said.items()}))
             part.replace(path)
 
 
