@@ -40,12 +40,13 @@ def _of_line(document: str, line: str) -> Iterator[tuple[str, str, tuple[str, ..
     programs = [at for at, word in enumerate(words[:2]) if Path(word).name in PROGRAMS]
     if programs and len(words) > programs[-1] + 1:
         at = programs[-1]
-        yield document, Path(words[at]).name, tuple(words[at + 1 :])
+        end = next((n for n, word in enumerate(words) if word in ("|", ">", "&&")), None)
+        yield document, Path(words[at]).name, tuple(words[at + 1 : end])
 
 
 def parser_of(program: str, words: tuple[str, ...]) -> tuple[ArgumentParser, tuple[str, ...]]:
     if program == "fedclient":
-        return cli._parser(), words
+        return cli.parser(), words
     name = words[0]
     app = get_commands()[name]
     command = app if isinstance(app, BaseCommand) else load_command_class(app, name)

@@ -1,0 +1,99 @@
+"""predict: what is on photos, says the served model."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from client_sdk import folder, photo
+from client_sdk.cli import codes
+from client_sdk.cli.joining import PATIENCE
+from client_sdk.cli.output import Output, snake
+from client_sdk.participant import Participant
+
+Served = Any
+
+_AT_ONCE = 32  # photos in memory
+
+
+def predict(options: argparse.Namespace, out: Output) -> int:
+    """Say what is on each photo, and name those that cannot be read."""
+    with Participant.load(options.profile) as participant:
+        served = cast("Any", participant).served(options.model, patience=PATIENCE)
+        out.say(_told(served))
+        found = [
+            one
+            for first in range(0, len(options.photos), _AT_ONCE)
+            for one in _predict(served, options.photos[first : first + _AT_ONCE])
+        ]
+    _table(found, options.top, out)
+    for one in found:
+        if "error" in one:
+            out.complain(f"{one['photo']}: {one['error']['message']}")
+    out.result(_document(served, found))
+    return codes.BAD_DATA if any("error" in one for one in found) else codes.OK
+
+
+def _told(served: Served) -> str:
+    away = "" if served.fresh else " (the server is away: the newest version that is here)"
+    return f"{served.name}, version {served.version}{away}"
+
+
+def _document(served: Served, found: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "model": served.slug,
+        "name": served.name,
+        "version": served.version,
+        "fresh": served.fresh,
+        "photos": found,
+    }
+
+
+def _predict(served: Served, paths: Sequence[Path]) -> Iterator[dict[str, Any]]:
+    """What is known of each photo, in their order."""
+    known: dict[int, dict[str, Any]] = {}
+    examples: dict[int, np.ndarray] = {}
+    for place, path in enumerate(paths):
+        try:
+            examples[place] = photo.as_example(folder.read(path), served.input_spec)
+        except (photo.PhotoRefused, OSError) as error:
+            known[place] = {"photo": str(path), "error": _reason(error)}
+    if examples:
+        scores = served.predict(np.stack(list(examples.values())))
+        for place, row in zip(examples, scores, strict=True):
+            known[place] = {"photo": str(paths[place])} | _scores(served, row)
+    return (known[place] for place in range(len(paths)))
+
+
+def _reason(error: photo.PhotoRefused | OSError) -> dict[str, str]:
+    if isinstance(error, photo.PhotoRefused):
+        if error.code == "takes_no_photos":
+            raise codes.UsageError(error.detail)
+        return {"kind": error.code, "message": error.detail}
+    return {"kind": snake(type(error).__name__), "message": error.strerror or str(error)}
+
+
+def _scores(served: Served, row: np.ndarray) -> dict[str, Any]:
+    labels = served.labels or [str(number) for number in range(len(row))]
+    ranked = sorted(zip(labels, row.tolist(), strict=True), key=lambda one: -one[1])
+    return {"label": ranked[0][0], "score": ranked[0][1], "scores": dict(ranked)}
+
+
+def _table(found: list[dict[str, Any]], top: int, out: Output) -> None:
+    rows = []
+    for one in found:
+        if "error" in one:
+            rows.append([one["photo"], "cannot be read", "", ""])
+            continue
+        others = list(one["scores"].items())[1:top]
+        told = "  ".join(f"{label} {_percent(score)}" for label, score in others)
+        rows.append([one["photo"], one["label"], _percent(one["score"]), told])
+    out.table(["photo", "label", "score", "then"], rows, right=["score"])
+
+
+def _percent(score: float) -> str:
+    return f"{score:.1%}"

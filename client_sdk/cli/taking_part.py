@@ -1,0 +1,128 @@
+"""train: take part in rounds until told otherwise."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+import sys
+from contextlib import closing
+from datetime import UTC, datetime
+from typing import Any
+
+from client_sdk.cli import codes
+from client_sdk.cli.output import Output
+from client_sdk.cli.parser import LIMITS
+from client_sdk.cli.watching import Watched, read
+from client_sdk.limits import Limits
+from client_sdk.participant import Participant
+from client_sdk.participation import Event, Summary
+from client_sdk.progress import Lines, Shows, Terminal
+from client_sdk.protocol import Assignment
+
+_VERDICT = 30.0  # seconds at the end for what is to become of the last update
+
+
+def train(options: argparse.Namespace, out: Output) -> int:
+    """Take part."""
+    with Participant.load(options.profile) as participant:
+        limits = limits_of(options, participant.limits)
+        with closing(_Shown(out)) as shown:
+            data = _data(options, shown)
+            mine = participant.profile
+            shown.begin(f"Taking part as {mine.name}. Ctrl-C ends it.", mine.name, mine.url)
+            summary = participant.participate(
+                data,
+                model=options.model,
+                rounds=options.rounds,
+                until=options.until,
+                limits=limits,
+                progress=shown,
+                verdicts=_VERDICT if options.rounds else 0.0,
+            )
+    code = codes.INTERRUPTED if summary.ended == "interrupted" else codes.OK
+    _end(summary, code, out)
+    return code
+
+
+def _data(options: argparse.Namespace, shown: _Shown) -> Any:
+    if not options.watch:
+        data, count = read(options.data)
+        shown.data(f"{count} examples", count)
+        return data
+    watched = Watched(options.data, shown.data)
+    watched.wait()
+    return watched
+
+
+def limits_of(options: argparse.Namespace, kept: Limits) -> Limits:
+    """The limits that are kept, with those that were given in their place.
+
+    Raises:
+        UsageError: for a value that is none.
+    """
+    given = {name: getattr(options, name) for name in LIMITS if hasattr(options, name)}
+    try:
+        return dataclasses.replace(kept, **given)
+    except ValueError as error:
+        raise codes.UsageError(str(error)) from None
+
+
+def _end(summary: Summary, code: int, out: Output) -> None:
+    updates = "1 update" if summary.rounds == 1 else f"{summary.rounds} updates"
+    out.say(f"{updates} from {summary.samples} samples.")
+    told = {"event": "ended", "at": datetime.now(UTC), "exit_code": code}
+    out.line(told | dataclasses.asdict(summary))
+
+
+class _Shown:
+    """Shows events as it fits where they go: bars, lines, or lines of JSON."""
+
+    def __init__(self, out: Output) -> None:
+        self._out = out
+        self._shows: Shows | None = None
+        if not out.as_json:
+            live = sys.stdout.isatty()
+            self._shows = Terminal.or_lines(sys.stdout) if live else Lines(sys.stdout)
+        if isinstance(self._shows, Terminal):
+            _log_above(self._shows)
+
+    def __call__(self, event: Event) -> None:
+        if self._shows is not None:
+            self._shows(event)
+        else:
+            self._line(event.kind, dict(event.data) | {"assignment": _place(event.assignment)})
+
+    def begin(self, text: str, name: str, url: str) -> None:
+        """We begin."""
+        self._out.say(text)
+        self._line("started", {"participant": name, "url": url})
+
+    def data(self, text: str, count: int) -> None:
+        """What there is to train with."""
+        self._out.say(text[0].upper() + text[1:] + ("" if text.endswith(".") else "."))
+        self._line("data", {"examples": count, "detail": text})
+
+    def close(self) -> None:
+        """Nothing more happens."""
+        if self._shows is not None:
+            self._shows.close()
+
+    def _line(self, kind: str, told: dict[str, Any]) -> None:
+        self._out.line({"event": kind, "at": datetime.now(UTC)} | told)
+
+
+def _place(given: Assignment | None) -> dict[str, Any] | None:
+    if given is None:
+        return None
+    names = ("id", "run", "round", "number", "rounds", "model", "version")
+    return {name: getattr(given, name) for name in names}
+
+
+def _log_above(terminal: Terminal) -> None:
+    """Let warnings be printed above the bars, and not through them."""
+    from rich.logging import RichHandler
+
+    handler = RichHandler(console=terminal.console, show_path=False, markup=False)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
