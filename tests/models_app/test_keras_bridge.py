@@ -9,32 +9,33 @@ from typing import Any
 import numpy as np
 import pytest
 
+from client_sdk import photo, wire
+from client_sdk.architecture import ArchitectureRefused
+from models_app import blobs, open_package, registry, selectors, trying
+from models_app.errors import FedserverError, InvalidModel, NonFinite, PackageRefused
+from models_app.evaluation import Evaluation
+from models_app.models import Model, ModelVersion
+from models_app.packages import Package, _read
+from models_app.trying import Question
+from tests.client_sdk.test_photo import file_of, halves
+
 pytestmark = pytest.mark.keras
 
-keras = pytest.importorskip("keras")
-layers = keras.layers
 
-from client_sdk import photo, wire  # noqa: E402
-from client_sdk.architecture import ArchitectureRefused  # noqa: E402
-from models_app import (  # noqa: E402
-    blobs,
-    keras_bridge,
-    open_package,
-    registry,
-    selectors,
-    trying,
-)
-from models_app.errors import (  # noqa: E402
-    FedserverError,
-    InvalidModel,
-    NonFinite,
-    PackageRefused,
-)
-from models_app.evaluation import Evaluation  # noqa: E402
-from models_app.models import Model, ModelVersion  # noqa: E402
-from models_app.packages import Package, _read  # noqa: E402
-from models_app.trying import Question  # noqa: E402
-from tests.client_sdk.test_photo import file_of, halves  # noqa: E402
+keras: Any
+layers: Any
+keras_bridge: Any
+
+
+@pytest.fixture(scope="module", autouse=True)
+def imported() -> None:
+    """When a test of this file runs; merely to collect all tests, nobody should wait for Keras."""
+    global keras, keras_bridge, layers
+    import keras
+    from keras import layers
+
+    from models_app import keras_bridge
+
 
 Opener = Callable[..., Package]
 
@@ -216,7 +217,7 @@ def test_weights_trained_elsewhere_come_back_into_the_same_model(opened: Opener)
 
 def custom_model() -> Any:
     @keras.saving.register_keras_serializable("alice")
-    class Doubled(keras.layers.Layer):  # type: ignore[name-defined]
+    class Doubled(keras.layers.Layer):
         def call(self, inputs: Any) -> Any:
             return inputs * 2
 
