@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,7 +15,8 @@ from client_sdk.cli.joining import PATIENCE
 from client_sdk.cli.output import Output, snake
 from client_sdk.participant import Participant
 
-Served = Any
+if TYPE_CHECKING:
+    from client_sdk.served import Prediction, Served
 
 _AT_ONCE = 32  # photos in memory
 
@@ -23,7 +24,7 @@ _AT_ONCE = 32  # photos in memory
 def predict(options: argparse.Namespace, out: Output) -> int:
     """Say what is on each photo, and name those that cannot be read."""
     with Participant.load(options.profile) as participant:
-        served = cast("Any", participant).served(options.model, patience=PATIENCE)
+        served = participant.served(options.model, patience=PATIENCE)
         out.say(_told(served))
         found = [
             one
@@ -63,9 +64,9 @@ def _predict(served: Served, paths: Sequence[Path]) -> Iterator[dict[str, Any]]:
         except (photo.PhotoRefused, OSError) as error:
             known[place] = {"photo": str(path), "error": _reason(error)}
     if examples:
-        scores = served.predict(np.stack(list(examples.values())))
-        for place, row in zip(examples, scores, strict=True):
-            known[place] = {"photo": str(paths[place])} | _scores(served, row)
+        said = served.predictions(np.stack(list(examples.values())))
+        for place, prediction in zip(examples, said, strict=True):
+            known[place] = {"photo": str(paths[place])} | _scores(prediction)
     return (known[place] for place in range(len(paths)))
 
 
@@ -77,10 +78,9 @@ def _reason(error: photo.PhotoRefused | OSError) -> dict[str, str]:
     return {"kind": snake(type(error).__name__), "message": error.strerror or str(error)}
 
 
-def _scores(served: Served, row: np.ndarray) -> dict[str, Any]:
-    labels = served.labels or [str(number) for number in range(len(row))]
-    ranked = sorted(zip(labels, row.tolist(), strict=True), key=lambda one: -one[1])
-    return {"label": ranked[0][0], "score": ranked[0][1], "scores": dict(ranked)}
+def _scores(said: Prediction) -> dict[str, Any]:
+    ranked = dict(sorted(said.scores.items(), key=lambda one: -one[1]))
+    return {"label": said.label, "score": said.scores[said.label], "scores": ranked}
 
 
 def _table(found: list[dict[str, Any]], top: int, out: Output) -> None:

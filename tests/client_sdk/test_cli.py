@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,8 @@ def url(server: FakeServer) -> Iterator[str]:
 @pytest.fixture(autouse=True)
 def no_keras(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("client_sdk.training.Trainer", lambda *_, **__: FakeTrainer())
+    if "keras" not in sys.modules:  # it is imported ahead of a round: seconds, for nothing
+        monkeypatch.setitem(sys.modules, "keras", ModuleType("keras"))
 
 
 @pytest.fixture(autouse=True)
