@@ -107,8 +107,8 @@ class Follower:
 
     @property
     def running(self) -> bool:
-        """Whether its thread is at work."""
-        return self._thread.is_alive()
+        """Whether it follows still."""
+        return self._thread.is_alive() and not self._ended.is_set()
 
     def finish(self) -> None:
         """There is nothing more to follow: the thread ends by itself, and tells so."""
@@ -226,7 +226,8 @@ class Follower:
         self._tell(OFFLINE if cut_off else CONNECTING, why if cut_off else "")
 
     def _tell(self, status: str, sentence: str) -> None:
-        if (status, sentence) != self._status and self._status[0] != ENDED:
+        closed = self._ended.is_set() and not self._over
+        if (status, sentence) != self._status and not closed:
             self._status = (status, sentence)
             self._tell_host(status, sentence)
 
