@@ -111,7 +111,9 @@ def main(name: str, moment: str = "", rounds: str = "") -> None:
         if event.kind == moment:
             die()
 
-    with Participant.load(name, transport=Deadly(moment)) as participant:
+    # Woken by the server's WebSocket as ever, but for those who die in their transport.
+    deadly = Deadly(moment) if moment in ("half-sent", "answered") else None
+    with Participant.load(name, transport=deadly) as participant:
         participant.participate(
             data_of(name),
             trainer=Trainer(),

@@ -1,34 +1,27 @@
 """The real SDK against the real server: alice is killed wherever it hurts, and counts once."""
 
 import signal
-import subprocess
-import sys
 import threading
-import time
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
-from django.conf import settings as django_settings
 
 from client_sdk import Participant
 from client_sdk.errors import ParticipantRevoked
 from client_sdk.participation import Event
 from client_sdk.protocol import Assignment as Told
-from models_app import registry
 from models_app.models import Model, ModelVersion
 from rounds import clock, enrolment, lifecycle
 from rounds.models import Assignment, ParticipantToken, Round, Run, Update
 from rounds.models import Participant as Row
-from tests.participant import Trainer, data_of, package
+from tests.end_to_end.conftest import live, start, take_part, told, wait_for
+from tests.participant import Trainer, data_of
 from tests.rounds.updates import carry
 from tests.serving import serving
 
 pytestmark = pytest.mark.timeout(120)
 
-ALONE = {"cohort_goal": 1, "cohort_min": 1, "quorum": 1, "over_selection": 1.0}
 MOMENTS = [
     "assigned",
     "downloading",
@@ -39,50 +32,6 @@ MOMENTS = [
     "answered",  # the server has the update, alice does not know
     "uploaded",
 ]
-
-
-@pytest.fixture
-def model(transactional_db: None) -> Model:
-    return registry.create_model("plain", package())
-
-
-@pytest.fixture
-def alice(model: Model, server: str, home: Path) -> Iterator[Participant]:
-    """Enrolled at the real server, in this process or as one of her own: see `live`."""
-    _, code = enrolment.make_join_code(label="alice")
-    with Participant.enrol(server, code, name="alice", profile="alice") as participant:
-        yield participant
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("FEDCLIENT_HOME", str(tmp_path / "alice"))
-    return tmp_path / "alice"
-
-
-def start(model: Model, **rules: Any) -> Round:
-    run = lifecycle.create_run(model, **{"rounds_planned": 1, **ALONE, **rules})
-    return lifecycle.start_run(run.pk)
-
-
-def live(until: str = "") -> "subprocess.CompletedProcess[str]":
-    """Alice as a process of her own, killed at a moment, or done after one round."""
-    return subprocess.run(
-        [sys.executable, "-m", "tests.participant", "alice", until, "1"],
-        cwd=django_settings.BASE_DIR,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
-def told(process: "subprocess.CompletedProcess[str]") -> list[str]:
-    return [line.split()[0] for line in process.stdout.splitlines()]
-
-
-def take_part(alice: Participant, **options: Any) -> Any:
-    return alice.participate(data_of("alice"), trainer=Trainer(), wait=1, **options)
 
 
 class TestKilledAlice:
@@ -113,10 +62,13 @@ class TestKilledAlice:
         carry(run.rounds.get(number=1))
         second = live()
         assert second.returncode == 0, second.stderr
-        assert told(second)[:2] == ["assigned", "downloading"]
+        assert told(second)[:3] == ["receipt", "assigned", "downloading"]
         carry(run.rounds.get(number=2))
         assert [one.phase for one in run.rounds.all()] == [Round.Phase.PUBLISHED] * 2
         assert Update.objects.count() == 2
+        # She was not there when the verdict fell, and has learned it all the same.
+        sent = [one for one in alice.log() if one.kind == "update"]
+        assert ("accepted", 2) in [(one.state, one.published) for one in sent]
         assert list(alice.outbox.folder.iterdir()) == []
 
     def test_does_not_send_into_the_next_round_what_came_too_late_for_its_own(
@@ -264,10 +216,3 @@ def test_what_was_uploaded_is_what_was_trained_and_becomes_the_next_version(
         # One participant: the mean is its delta. The server adds in float64 and rounds once.
         expected = (before[name].astype("float64") + delta).astype("float32")
         assert (after[name] == expected).all()
-
-
-def wait_for(true: Any, seconds: float = 30) -> None:
-    until = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < until, "Expected it within seconds. Received: nothing"
-        time.sleep(0.01)

@@ -113,19 +113,44 @@ class Federation:
             child.signal(signal.SIGKILL)
         return True
 
+    def crash(self) -> bool:
+        """`kill -9` for the whole server at once, as when its machine loses power.
+
+        Returns:
+            False if a part of it is not up, or dead already.
+        """
+        server = [child for name, child in self.supervisor.children.items() if name not in NAMES]
+        if any(child.state is not State.READY for child in server):
+            return False
+        for child in server:
+            child.deaths = 0  # a machine that was switched on again knows of none
+            child.signal(signal.SIGKILL)
+        return True
+
+    def until(self, true: Callable[[], bool], seconds: float = 30.0) -> None:
+        """Go on until something has come to pass."""
+        ends = time.monotonic() + seconds
+        while not true():
+            assert time.monotonic() < ends, f"Expected it in {seconds:g} s. Received: nothing"
+            self._go_on()
+
     def until_ready(self) -> None:
         """Wait until everything runs again."""
         while any(child.state is not State.READY for child in self.supervisor.children.values()):
             self._go_on()
 
-    def acknowledged(self) -> list[int]:
-        """The assignments whose update the participants hold a receipt for."""
+    def told(self, kind: str) -> list[int]:
+        """The assignments of which the participants told an event, as often as they did."""
         lines = [
             line.split()
             for name in NAMES
             for line in self.supervisor.children[name].log.read_text().splitlines()
         ]
-        return [int(line[1]) for line in lines if line[0] == "uploaded"]
+        return [int(line[1]) for line in lines if line[0] == kind]
+
+    def acknowledged(self) -> list[int]:
+        """The assignments whose update the participants hold a receipt for."""
+        return self.told("uploaded")
 
     def story(self) -> str:
         """The journal and the end of each log, for whoever has to find out why."""

@@ -1,0 +1,71 @@
+"""Alice at the real server, in this process or as one of her own."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings as django_settings
+
+from client_sdk import Participant
+from models_app import registry
+from models_app.models import Model
+from rounds import enrolment, lifecycle
+from rounds.models import Round
+from tests.participant import Trainer, data_of, package
+
+ALONE = {"cohort_goal": 1, "cohort_min": 1, "quorum": 1, "over_selection": 1.0}
+
+
+@pytest.fixture
+def model(transactional_db: None) -> Model:
+    return registry.create_model("plain", package())
+
+
+@pytest.fixture
+def alice(model: Model, server: str, home: Path) -> Iterator[Participant]:
+    """Enrolled at the real server, in this process or as one of her own: see `live`."""
+    _, code = enrolment.make_join_code(label="alice")
+    with Participant.enrol(server, code, name="alice", profile="alice") as participant:
+        yield participant
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FEDCLIENT_HOME", str(tmp_path / "alice"))
+    return tmp_path / "alice"
+
+
+def start(model: Model, **rules: Any) -> Round:
+    run = lifecycle.create_run(model, **{"rounds_planned": 1, **ALONE, **rules})
+    return lifecycle.start_run(run.pk)
+
+
+def live(until: str = "") -> "subprocess.CompletedProcess[str]":
+    """Alice as a process of her own, killed at a moment, or done after one round."""
+    return subprocess.run(
+        [sys.executable, "-m", "tests.participant", "alice", until, "1"],
+        cwd=django_settings.BASE_DIR,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def told(process: "subprocess.CompletedProcess[str]") -> list[str]:
+    return [line.split()[0] for line in process.stdout.splitlines()]
+
+
+def take_part(alice: Participant, **options: Any) -> Any:
+    return alice.participate(data_of("alice"), trainer=Trainer(), wait=1, **options)
+
+
+def wait_for(true: Any, seconds: float = 30) -> None:
+    until = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < until, "Expected it within seconds. Received: nothing"
+        time.sleep(0.01)
