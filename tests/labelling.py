@@ -21,6 +21,7 @@ import PIL.ImageFilter
 
 from client_sdk.errors import ServerUnreachable
 from client_sdk.participant import Participant
+from client_sdk.served import Prediction
 from client_sdk.testing import FakeServer, FakeTrainer
 from client_sdk.wire import InputSpec
 
@@ -94,16 +95,17 @@ class FruitModel:
     input_spec: InputSpec = SPEC
     breaks: Exception | None = None
 
-    def predict(self, x: np.ndarray) -> np.ndarray:
-        """Softmax of how near the colours are."""
+    def predictions(self, x: np.ndarray) -> list[Prediction]:
+        """How near the colours are, as softmax."""
         if self.breaks is not None:
             raise self.breaks
         colours = np.array([*(MISTAKEN if self.version == 1 else COLOURS).values()], float)
         middle = x[:, 14:20, 14:20].reshape(len(x), -1, 3).mean(axis=1)
         near = -np.linalg.norm(middle[:, None] - colours, axis=2) / 34
         scores = np.exp(near - near.max(axis=1, keepdims=True))
-        found: np.ndarray = scores / scores.sum(axis=1, keepdims=True)
-        return found
+        scores /= scores.sum(axis=1, keepdims=True)
+        by_label = [dict(zip(self.labels, row.tolist(), strict=True)) for row in scores]
+        return [Prediction(max(one, key=one.__getitem__), one, self.version) for one in by_label]
 
 
 class Gardener(Participant):

@@ -111,7 +111,6 @@ export class Gallery {
     for (const { id, label } of this.#photos) {
       const one = this.#items.get(id) ?? this.#item(id);
       say(one.name, label);
-      one.image.alt = label;
       kept.set(id, one);
     }
     this.#items = kept;
@@ -121,7 +120,7 @@ export class Gallery {
 
   #item(id) {
     const image = h("img", { alt: "", width: 176, height: 176 });
-    const name = h("span", { class: "lb-photo-name", "aria-hidden": "true" });
+    const name = h("span", { class: "lb-photo-name" });
     const button = h("button", { type: "button", class: "lb-photo" }, image, name);
     button.addEventListener("click", () => this.#dialog.open(id, button));
     return { image, name, button, element: h("li", {}, button) };

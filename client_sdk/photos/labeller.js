@@ -28,7 +28,7 @@ class Status {
   #trouble = h("p", { class: "lb-notice", "data-kind": "warning" });
 
   constructor() {
-    this.element = h("header", { class: "lb-head" },
+    this.element = h("div", { class: "lb-head" },
       h("div", { class: "lb-status" }, this.#name, this.#version, this.#busy, this.#bar, this.#who), this.#trouble, this.#next);
   }
 

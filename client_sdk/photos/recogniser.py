@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -20,6 +20,7 @@ import numpy as np
 from client_sdk import photo
 from client_sdk.errors import ParticipantError, ServerUnreachable
 from client_sdk.photos.gallery import Gallery, GalleryRefused, Photo
+from client_sdk.served import NoModel
 from client_sdk.wire import InputSpec
 
 log = logging.getLogger("client_sdk")
@@ -42,8 +43,8 @@ class ServedLike(Protocol):
     input_spec: InputSpec
     fresh: bool
 
-    def predict(self, x: np.ndarray) -> np.ndarray:
-        """Probabilities (n, classes) of raw examples."""
+    def predictions(self, images: Any) -> Sequence[Any]:
+        """For each raw example `scores`, a probability by label."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,8 +240,8 @@ class Recogniser:
         self, served: ServedLike, ids: Sequence[str], examples: Sequence[np.ndarray]
     ) -> list[Recognition]:
         with self._predicting:
-            found = np.asarray(served.predict(np.stack(examples)))
-        recognitions = [_ranked(served, scores) for scores in found.reshape(len(ids), -1)]
+            found = served.predictions(np.stack(examples))
+        recognitions = [_ranked(served.version, one.scores) for one in found]
         for id_, recognition in zip(ids, recognitions, strict=True):
             self._said.setdefault(served.version, {})[id_] = recognition.top
             self._scores[served.version, id_] = recognition
@@ -320,18 +321,9 @@ def _examples(
     return ids, examples
 
 
-def _ranked(served: ServedLike, scores: np.ndarray) -> Recognition:
-    names = _names(served, len(scores))
-    order = np.argsort(-scores, kind="stable")
-    ranked = tuple((names[place], float(scores[place])) for place in order)
-    return Recognition(served.version, ranked)
-
-
-def _names(served: ServedLike, outputs: int) -> list[str]:
-    """Labels of the outputs; numbers where the model names none."""
-    if len(served.labels) == outputs:
-        return list(served.labels)
-    return [str(number) for number in range(outputs)]
+def _ranked(version: int, scores: Mapping[str, float]) -> Recognition:
+    ranked = sorted(scores.items(), key=lambda one: -one[1])
+    return Recognition(version, tuple(ranked))
 
 
 # --- Between two starts -------------------------------------------------------------------------
@@ -365,6 +357,10 @@ _NOTHING_HERE = Trouble(
     "The server does not answer, and no model is on this machine yet. Photos can be added and "
     "labelled already; they are recognised as soon as the server gives a model.",
 )
+_WHICH = (
+    "The server has several models: {}. Say which one when you start, such as "
+    "fedclient photos --model SLUG. Photos can be added and labelled already."
+)
 _NO_KERAS = (
     "Keras is not installed, so no model can run here: pip install 'fedserver[client]'. Photos can "
     "be added and labelled all the same."
@@ -378,4 +374,8 @@ _NO_PHOTOS = (
 def _told(error: Exception) -> Trouble:
     if isinstance(error, ImportError):
         return Trouble("no_keras", _NO_KERAS)
+    if isinstance(error, NoModel) and error.models:
+        return Trouble("no_model", _WHICH.format(", ".join(error.models[:20])))
+    if isinstance(error, NoModel) and isinstance(error.__cause__, ServerUnreachable):
+        return _NOTHING_HERE
     return Trouble("no_model", f"{error} Photos can be added and labelled already.")

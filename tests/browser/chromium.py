@@ -19,6 +19,9 @@ FLAGS = (
     "--disable-sync",
     "--no-first-run",
     "--font-render-hinting=none",
+    # A camera that shows a moving pattern, and nobody to be asked for it.
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
     # Nothing but this machine has an address: a page that wants more shows it.
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
 )
