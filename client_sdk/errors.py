@@ -191,10 +191,15 @@ _BY_STATUS: dict[int, type[ServerRefused]] = {
 }
 
 
+def plain(text: str) -> str:
+    """A server's words without what would move a terminal's cursor."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
 def refusal(status: int, problem: Mapping[str, Any]) -> ServerRefused:
     """The typed error of a problem document (RFC 9457); of {} where the body was none."""
-    code = str(problem.get("code") or f"http_{status}")
-    detail = str(problem.get("detail") or problem.get("title") or f"HTTP status {status}")
+    code = plain(str(problem.get("code") or f"http_{status}"))
+    detail = plain(str(problem.get("detail") or problem.get("title") or f"HTTP status {status}"))
     field = problem.get("field")
     kind = _BY_CODE.get(code) or _BY_STATUS.get(status, ServerRefused)
     return kind(status, code[:100], detail[:1000], str(field) if field is not None else None)

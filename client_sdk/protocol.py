@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from client_sdk import wire
-from client_sdk.errors import IntegrityError, ServerDistrusted
+from client_sdk.errors import IntegrityError, ServerDistrusted, plain
 
 _KINDS: dict[type, tuple[type, ...]] = {float: (int, float)}
 _LARGEST = 2**63 - 1  # what a database numbers with; more would not even be a file's name
@@ -48,11 +48,6 @@ def check_slug(slug: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}", slug):
         raise ServerDistrusted(f"Expected the slug of a model. Received: {slug[:80]!r}")
     return slug
-
-
-def plain(text: str) -> str:
-    """A server's words without what would move a terminal's cursor."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from client_sdk.errors import ParticipantError, RoundClosed
-from client_sdk.protocol import Assignment, plain
+from client_sdk.errors import ParticipantError, RoundClosed, plain
+from client_sdk.protocol import Assignment
 from client_sdk.wire import UpdateManifest
 
 if TYPE_CHECKING:

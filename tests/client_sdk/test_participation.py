@@ -25,12 +25,15 @@ from client_sdk.errors import (
     ParticipantRevoked,
     ProfileInUse,
     RoundClosed,
+    ServerDistrusted,
     TrainingFailed,
+    VersionRefused,
 )
 from client_sdk.participant import Participant
 from client_sdk.participation import KINDS, Event
 from client_sdk.protocol import Assignment, Wait
 from client_sdk.testing import WEIGHTS, FakeServer, FakeTrainer
+from client_sdk.wake import News
 
 Data = tuple[np.ndarray, np.ndarray]
 
@@ -694,3 +697,379 @@ def test_the_profile_folder_holds_no_data(
     alice.participate((secret, np.zeros(10)), rounds=1, trainer=FakeTrainer())
     for path in home.rglob("*"):
         assert path.is_dir() or secret[0].tobytes() not in path.read_bytes()
+
+
+class TestAStop:
+    def test_from_another_thread_gives_the_assignment_back(
+        self, alice: Participant, server: FakeServer, data: Data
+    ) -> None:
+        stop = threading.Event()
+
+        def press_stop(event: Event) -> None:
+            if event.kind == "epoch":
+                threading.Thread(target=stop.set).start()
+                stop.wait(5)
+
+        server.open_round()
+        summary = alice.participate(data, trainer=FakeTrainer(), on_event=press_stop, stop=stop)
+        assert summary.ended == "stopped"
+        assert server.state(1) == "withdrawn"
+        assert server.updates == []
+
+    def test_ends_a_pause_at_once(self, alice: Participant, server: FakeServer, data: Data) -> None:
+        stop = threading.Event()
+        alice.sleep = time.sleep
+        server.retry_after = 100.0
+        threading.Timer(0.2, stop.set).start()
+        began = time.monotonic()
+        assert alice.participate(data, trainer=FakeTrainer(), stop=stop).ended == "stopped"
+        assert time.monotonic() - began < 10
+
+    def test_ends_the_wait_for_a_server_that_is_away(
+        self, alice: Participant, server: FakeServer, data: Data
+    ) -> None:
+        stop = threading.Event()
+        alice.sleep = time.sleep
+        server.away(10**6)
+        threading.Timer(0.2, stop.set).start()
+        assert alice.participate(data, trainer=FakeTrainer(), stop=stop).ended == "stopped"
+
+    def test_that_was_pressed_before_begins_nothing(
+        self, alice: Participant, server: FakeServer, data: Data
+    ) -> None:
+        stop = threading.Event()
+        stop.set()
+        server.open_round()
+        asked = len(server.requests)
+        assert alice.participate(data, trainer=FakeTrainer(), stop=stop).ended == "stopped"
+        assert len(server.requests) == asked
+
+    def test_works_where_no_signals_come(
+        self, alice: Participant, server: FakeServer, data: Data
+    ) -> None:
+        stop, ended = threading.Event(), []
+        thread = threading.Thread(
+            target=lambda: ended.append(
+                alice.participate(data, trainer=FakeTrainer(), stop=stop).ended
+            )
+        )
+        thread.start()
+        stop.set()
+        thread.join(10)
+        assert ended == ["stopped"]
+
+    def test_leaves_alice_as_she_was(
+        self, alice: Participant, server: FakeServer, data: Data
+    ) -> None:
+        before = (alice.on_wait, alice.pause)
+        alice.participate(data, trainer=FakeTrainer(), until=lambda: True)
+        assert (alice.on_wait, alice.pause) == before
+
+
+class TestIdleness:
+    def test_ends_when_there_was_nothing_to_do_for_so_long(
+        self, alice: Participant, server: FakeServer, data: Data
+    ) -> None:
+        assert alice.participate(data, trainer=FakeTrainer(), idle=0.05).ended == "idle"
+
+    def test_begins_after_the_last_round(
+        self, alice: Participant, server: FakeServer, data: Data
+    ) -> None:
+        server.open_round()
+        summary = alice.participate(data, trainer=FakeTrainer(), idle=0.05)
+        assert (summary.rounds, summary.ended) == (1, "idle")
+
+
+class TestTheData:
+    def test_may_be_asked_for_each_round_anew(
+        self, alice: Participant, server: FakeServer, data: Data
+    ) -> None:
+        sizes = iter([3, 5])
+
+        def now() -> Data:
+            size = next(sizes)
+            return data[0][:size], data[1][:size]
+
+        def next_round(event: Event) -> None:
+            if event.kind == "waiting":
+                server.open_round()
+
+        server.open_round()
+        alice.participate(now, rounds=2, trainer=FakeTrainer(), on_event=next_round)
+        assert [update.manifest.samples for update in server.updates] == [3, 5]
+
+    def test_that_cannot_be_read_are_a_failure_and_not_the_end(
+        self, alice: Participant, server: FakeServer, data: Data
+    ) -> None:
+        asked: list[int] = []
+
+        def now() -> Data:
+            asked.append(1)
+            if len(asked) == 1:
+                raise PermissionError("/home/alice/secret.npz")
+            return data
+
+        def next_round(event: Event) -> None:
+            if event.kind == "waiting":
+                server.open_round()
+
+        server.open_round()
+        summary = alice.participate(now, rounds=1, trainer=FakeTrainer(), on_event=next_round)
+        assert (summary.rounds, summary.failures) == (1, 1)
+        assert server.failures == [(1, "local_trouble", "PermissionError")]
+
+    def test_may_be_a_folder_of_images_by_class(
+        self, alice: Participant, server: FakeServer, tmp_path: Path
+    ) -> None:
+        image = pytest.importorskip("PIL.Image")
+        document = {
+            "labels": ["cat", "dog"],
+            "input_spec": {"shape": [4, 4, 3], "dtype": "float32", "scale": 1.0, "offset": 0.0},
+        }
+        server.add_model("pets", document=document)
+        for label, count in (("cat", 2), ("dog", 1)):
+            (tmp_path / label).mkdir()
+            for number in range(count):
+                image.new("RGB", (8, 8)).save(tmp_path / label / f"{number}.png")
+        server.open_round(model="pets")
+        alice.participate(tmp_path, rounds=1, trainer=FakeTrainer())
+        assert server.updates[0].manifest.samples == 3
+
+
+class TestTheProgress:
+    def test_is_shown_beside_the_callers_own_and_closed_at_the_end(
+        self, alice: Participant, server: FakeServer, data: Data
+    ) -> None:
+        class Bar:
+            def __init__(self) -> None:
+                self.kinds: list[str] = []
+                self.closed = False
+
+            def __call__(self, event: Event) -> None:
+                self.kinds.append(event.kind)
+
+            def close(self) -> None:
+                self.closed = True
+
+        server.open_round()
+        kinds: list[str] = []
+        bar = Bar()
+        alice.participate(
+            data,
+            rounds=1,
+            trainer=FakeTrainer(),
+            progress=bar,
+            on_event=lambda event: kinds.append(event.kind),
+        )
+        assert bar.kinds == kinds
+        assert bar.closed
+
+    def test_that_stumbles_stops_nothing(
+        self, alice: Participant, server: FakeServer, data: Data
+    ) -> None:
+        def stumble(event: Event) -> None:
+            raise ZeroDivisionError
+
+        server.open_round()
+        assert (
+            alice.participate(data, rounds=1, trainer=FakeTrainer(), progress=stumble).rounds == 1
+        )
+
+    def test_tells_the_server_of_each_activity_at_once(
+        self, alice: Participant, server: FakeServer, data: Data
+    ) -> None:
+        """A round of milliseconds shows what it fetched and trained, in this order."""
+
+        def wait_for_the_report(event: Event) -> None:
+            activity = {"downloading": "downloading", "training": "training"}.get(event.kind)
+            until = time.monotonic() + 5
+            while activity and time.monotonic() < until:
+                if any(report["activity"] == activity for _, report in server.progress):
+                    return
+                time.sleep(0.002)
+
+        server.open_round()
+        began = time.monotonic()
+        alice.participate(data, rounds=1, trainer=FakeTrainer(), on_event=wait_for_the_report)
+        assert time.monotonic() - began < 5
+        told = [report["activity"] for _, report in server.progress]
+        assert told[:2] == ["downloading", "training"]
+
+
+class Line:
+    """In the place of a WebSocket: what the server pushes, when the test says so."""
+
+    def __init__(self, *kinds: str) -> None:
+        self.connected = True
+        self.waits: list[float] = []
+        self.closed = False
+        self._kinds = list(kinds)
+
+    def wait(self, seconds: float) -> bool:
+        self.waits.append(seconds)
+        if not self._kinds:
+            time.sleep(min(seconds, 0.1))
+        return bool(self._kinds)
+
+    def news(self) -> list[News]:
+        return [News(self._kinds.pop(0))] if self._kinds else []
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class TestAPush:
+    def participate(
+        self,
+        alice: Participant,
+        server: FakeServer,
+        data: Data,
+        line: Line,
+        monkeypatch: pytest.MonkeyPatch,
+        **options: Any,
+    ) -> list[float]:
+        """Alice takes part with a push; the seconds that her check-ins waited at the server."""
+        held: list[float] = []
+
+        def note(request: httpx.Request) -> None:
+            if request.url.path.endswith("check-in"):
+                held.append(json.loads(request.content)["wait"])
+
+        server.before.append(note)
+        monkeypatch.setattr(alice, "wake", lambda: line)
+        alice.participate(data, trainer=FakeTrainer(), **options)
+        return held
+
+    def test_wakes_alice_and_no_check_in_waits_at_the_server(
+        self,
+        alice: Participant,
+        server: FakeServer,
+        data: Data,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        line = Line("round.opened")
+
+        def open_round(event: Event) -> None:
+            if event.kind == "waiting" and event.data["seconds"]:
+                server.open_round()
+
+        held = self.participate(
+            alice, server, data, line, monkeypatch, rounds=1, on_event=open_round
+        )
+        assert held == [0.0, 0.0, 0.0]
+        assert len(line.waits) == 1
+        assert 29 < line.waits[0] <= 30
+        assert line.closed
+        assert len(server.updates) == 1
+
+    def test_that_is_lost_leaves_the_long_poll(
+        self,
+        alice: Participant,
+        server: FakeServer,
+        data: Data,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        line = Line()
+        line.connected = False
+        held = self.participate(
+            alice, server, data, line, monkeypatch, until=lambda: len(held_by(server)) > 2, wait=7
+        )
+        assert held[:3] == [0.0, 7.0, 7.0]
+        assert not line.waits
+
+    def test_of_a_verdict_asks_for_it_and_not_for_work(
+        self,
+        alice: Participant,
+        server: FakeServer,
+        data: Data,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr("client_sdk.receipts._PACE", 0.05)
+        line, told = Line("assignment.accepted"), list[str]()
+
+        def publish(event: Event) -> None:
+            told.append(event.kind)
+            if event.kind == "waiting" and event.data["seconds"]:
+                alice_asked.append(len(held_by(server)))
+                server.publish()
+
+        alice_asked: list[int] = []
+        server.open_round()
+        self.participate(
+            alice,
+            server,
+            data,
+            line,
+            monkeypatch,
+            on_event=publish,
+            idle=0.4,
+        )
+        assert "receipt" in told
+        assert len(held_by(server)) == alice_asked[0]
+
+    def test_a_thousand_times_a_second_is_not_followed_as_often(
+        self,
+        alice: Participant,
+        server: FakeServer,
+        data: Data,
+        monkeypatch: pytest.MonkeyPatch,
+        naps: list[float],
+    ) -> None:
+        line = Line(*["round.opened"] * 20)
+        self.participate(
+            alice, server, data, line, monkeypatch, until=lambda: len(held_by(server)) >= 20
+        )
+        assert len(naps) >= 15
+        assert all(0 < nap <= 0.2 for nap in naps)
+
+
+def held_by(server: FakeServer) -> list[str]:
+    return [line for line in server.requests if "check-in" in line]
+
+
+class TestAServerThatIsNotItself:
+    """A hotel's page, a proxy that is broken: trouble on the way, and no reason to give up."""
+
+    def test_for_a_while_is_waited_for(
+        self, alice: Participant, server: FakeServer, data: Data, naps: list[float]
+    ) -> None:
+        pages = iter(
+            [
+                httpx.Response(302, headers={"Location": "https://hotel.example/login"}),
+                httpx.Response(200, content=b"<html>Welcome</html>"),
+                httpx.Response(200, json={"action": "train", "assignment": {"id": -1}}),
+            ]
+        )
+
+        def stand_between(request: httpx.Request) -> httpx.Response | None:
+            if request.url.path.endswith("check-in") and len(held_by(server)) > 1:
+                return next(pages, None)
+            return None
+
+        told: list[str] = []
+
+        def open_at_last(event: Event) -> None:
+            if event.kind == "waiting":
+                told.append(event.data["reason"])
+                if told.count("distrusted") == 3:
+                    server.open_round()
+
+        server.before.append(stand_between)
+        summary = alice.participate(data, rounds=1, trainer=FakeTrainer(), on_event=open_at_last)
+        assert summary.rounds == 1
+        assert told.count("distrusted") == 3
+        assert naps[:3] == [2.0, 4.0, 8.0]
+
+    def test_from_the_first_answer_on_is_not(
+        self, alice: Participant, server: FakeServer, data: Data
+    ) -> None:
+        server.before.append(lambda request: httpx.Response(200, content=b"<html>"))
+        with pytest.raises(ServerDistrusted):
+            alice.participate(data, trainer=FakeTrainer())
+
+    def test_and_no_longer_knows_this_version_says_so(
+        self, alice: Participant, server: FakeServer, data: Data
+    ) -> None:
+        server.oldest_sdk = (99, 0)
+        with pytest.raises(VersionRefused, match="from version 99"):
+            alice.participate(data, trainer=FakeTrainer())
