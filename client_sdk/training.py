@@ -144,8 +144,8 @@ class Trainer:
     Example:
         >>> trainer = Trainer(document)
         >>> result = trainer.train(weights, (images, labels), {"learning_rate": 0.1}, seed=7)
-        >>> result.metrics["accuracy"]
-        0.93
+        >>> result.samples, sorted(result.metrics)
+        (3, ['accuracy', 'loss'])
 
     Raises:
         ModelRefused: when the model is not made of built-in Keras layers, does not fit its

@@ -5,28 +5,40 @@ talked into by a server.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
+from client_sdk.loop import Batches
 from client_sdk.training import (
+    HyperparametersRefused,
     ModelRefused,
     Trainer,
     TrainingDataRefused,
     TrainingDiverged,
+    TrainingLoop,
     TrainingResult,
     WeightsRefused,
 )
-from client_sdk.wire import FEDERATED, FROZEN, LOCAL, WeightSpec, tensor_name
+from client_sdk.wire import FEDERATED, FROZEN, LOCAL
+from tests.client_sdk.models import (
+    ABSOLUTES,
+    CROSSENTROPY,
+    SQUARES,
+    Server,
+    branches,
+    data_for,
+    line,
+    on_tensorflow,
+    words,
+)
 
 pytestmark = pytest.mark.keras
 
-CROSSENTROPY = {"loss": "sparse_categorical_crossentropy", "from_logits": False}
-SQUARES = {"loss": "mean_squared_error", "from_logits": False}
-ABSOLUTES = {"loss": "mean_absolute_error", "from_logits": False}
 ONE_STEP = {"learning_rate": 0.1, "batch_size": 8}
 
 
@@ -37,96 +49,14 @@ def keras() -> ModuleType:
     return keras
 
 
-class Server:
-    """A model as its server describes it, and the weights of its first version."""
-
-    def __init__(
-        self,
-        model: Any,
-        objective: dict[str, Any],
-        roles: Callable[[str], str] = lambda layer: FEDERATED,
-        **input_spec: Any,
-    ) -> None:
-        self.manifest = [
-            _spec(ordinal, variable, roles) for ordinal, variable in enumerate(model.variables)
-        ]
-        self.weights = {
-            spec.name: variable.numpy()
-            for spec, variable in zip(self.manifest, model.variables, strict=True)
-        }
-        self.document = {
-            "architecture": json.loads(model.to_json()),
-            "weights": [spec.to_json() for spec in self.manifest],
-            "input_spec": {"shape": list(model.input_shape[1:]), **input_spec},
-            "objective": objective,
-        }
-
-    def name(self, part: str) -> str:
-        """The one weight whose name has this part."""
-        [found] = [spec.name for spec in self.manifest if part in spec.name]
-        return found
-
-
-def _spec(ordinal: int, variable: Any, roles: Callable[[str], str]) -> WeightSpec:
-    layer = variable.path.rpartition("/")[0].replace("/", ".")
-    floats = variable.dtype == "float32"
-    return WeightSpec(
-        name=tensor_name(ordinal, layer, variable.name),
-        ordinal=ordinal,
-        layer=layer,
-        shape=tuple(variable.shape),
-        dtype="F32" if floats else "I64",
-        role=roles(layer) if floats else FROZEN,
-    )
-
-
-def _line(keras: ModuleType, objective: dict[str, Any]) -> Server:
-    """y = w x with w = 1."""
-    layers = [keras.Input((1,)), keras.layers.Dense(1, use_bias=False, kernel_initializer="ones")]
-    return Server(keras.Sequential(layers), objective)
-
-
-def _images(keras: ModuleType) -> Any:
-    """Everything that trains in its own way: statistics, dropout, penalties, two branches."""
-    image = keras.Input((6, 6, 1))
-    x = keras.layers.Conv2D(4, 3, activation="relu", kernel_regularizer="l2")(image)
-    x = keras.layers.BatchNormalization()(x)
-    x = keras.layers.Flatten()(x)
-    left = keras.layers.Dense(8, activation="relu")(keras.layers.Dropout(0.4)(x))
-    right = keras.layers.Dense(8, activity_regularizer="l1")(x)
-    x = keras.layers.Dropout(0.2)(left * 2 + right)
-    return keras.Model(image, keras.layers.Dense(3, activation="softmax")(x))
-
-
-def _sentences(keras: ModuleType) -> Any:
-    inner = keras.Sequential([keras.Input((8,)), keras.layers.Dense(6, activation="tanh")])
-    layers = [
-        keras.Input((5,), dtype="int32"),
-        keras.layers.Embedding(11, 8),
-        keras.layers.GlobalAveragePooling1D(),
-        inner,
-        keras.layers.Dense(3, activation="softmax"),
-    ]
-    return keras.Sequential(layers)
-
-
-def _data_for(server: Server, samples: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    random = np.random.default_rng(seed)
-    spec = server.document["input_spec"]
-    shape = (samples, *spec["shape"])
-    words = spec.get("dtype") == "int32"
-    x: np.ndarray = random.integers(0, 11, shape) if words else random.normal(size=shape)
-    return x, random.integers(0, 3, samples)
-
-
 @pytest.fixture(scope="module")
 def images(keras: ModuleType) -> Server:
-    return Server(_images(keras), CROSSENTROPY)
+    return Server(branches(keras), CROSSENTROPY)
 
 
 @pytest.fixture(scope="module")
 def sentences(keras: ModuleType) -> Server:
-    return Server(_sentences(keras), CROSSENTROPY, dtype="int32")
+    return Server(words(keras), CROSSENTROPY, dtype="int32")
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +69,7 @@ def alice(images: Server) -> Trainer:
 
 
 def test_one_step_on_a_line_is_what_a_pencil_finds(keras: ModuleType) -> None:
-    server = _line(keras, SQUARES)
+    server = line(keras, SQUARES)
     x, y = np.array([[1.0], [2.0]]), np.array([2.0, 4.0])
     result = Trainer(server.document).train(server.weights, (x, y), ONE_STEP, seed=1)
     # Errors -1 and -2: the loss is (1 + 4) / 2, its slope (2 * -1 * 1 + 2 * -2 * 2) / 2 = -5.
@@ -155,7 +85,7 @@ def test_one_step_on_a_line_is_what_a_pencil_finds(keras: ModuleType) -> None:
 def test_a_last_batch_counts_even_when_small_and_max_steps_cuts_across_epochs(
     keras: ModuleType, limits: dict[str, int], steps: int
 ) -> None:
-    server = _line(keras, ABSOLUTES)
+    server = line(keras, ABSOLUTES)
     data = np.ones((5, 1)), np.full(5, -100.0)  # the slope is 1 in each step
     plan = {"learning_rate": 0.1, "epochs": 2, "batch_size": 2, **limits}
     epochs: list[tuple[int, int]] = []
@@ -197,7 +127,7 @@ def test_training_gives_the_weights_that_keras_gives(
     keras: ModuleType, request: pytest.FixtureRequest, kind: str, optimizer: str
 ) -> None:
     server: Server = request.getfixturevalue(kind)
-    data = _data_for(server, samples=21)
+    data = data_for(server, samples=21)
     plan = {"learning_rate": 0.01, "epochs": 2, "batch_size": 8, "optimizer": optimizer}
     plan["momentum"] = 0.9
     options = {"momentum": 0.9} if optimizer == "sgd" else {}
@@ -214,7 +144,7 @@ def test_training_gives_the_weights_that_keras_gives(
 def test_each_optimizer_starts_every_round_afresh(
     images: Server, alice: Trainer, optimizer: str
 ) -> None:
-    data = _data_for(images, samples=10)
+    data = data_for(images, samples=10)
     plan = {"learning_rate": 0.01, "batch_size": 4, "optimizer": optimizer}
     first = alice.train(images.weights, data, plan, seed=3)
     other = alice.train(images.weights, data, {**plan, "learning_rate": 0.5}, seed=4)
@@ -230,7 +160,7 @@ def _bits(result: TrainingResult) -> list[bytes]:
 def test_the_same_seed_gives_the_same_bits_in_a_trainer_built_anew(
     images: Server, alice: Trainer
 ) -> None:
-    data = _data_for(images, samples=50)
+    data = data_for(images, samples=50)
     plan = {"learning_rate": 0.05, "epochs": 2, "batch_size": 16}
     hers = alice.train(images.weights, data, plan, seed=11)
     bob = Trainer(images.document)  # as another process would: nothing kept
@@ -248,19 +178,28 @@ def test_the_statistics_of_a_batch_normalisation_are_averaged_as_well(keras: Mod
     assert result.deltas[server.name("moving_variance")] == pytest.approx(0.75)
 
 
+@on_tensorflow
 def test_rounds_of_other_sizes_need_no_new_graph(images: Server) -> None:
     bob = Trainer(images.document)
     for number, samples in enumerate([5, 32, 17, 1]):
         plan = {"learning_rate": 0.1 / (number + 1), "epochs": number + 1, "batch_size": 4 + number}
-        bob.train(images.weights, _data_for(images, samples), plan, seed=number)
+        bob.train(images.weights, data_for(images, samples), plan, seed=number)
     assert bob.traces == 1
+
+
+def test_a_round_like_the_one_before_compiles_nothing(images: Server, alice: Trainer) -> None:
+    data, plan = data_for(images, samples=20), {"learning_rate": 0.1, "batch_size": 8}
+    alice.train(images.weights, data, plan, seed=1)
+    before = alice.traces
+    alice.train(images.weights, data, {**plan, "learning_rate": 0.2}, seed=2)
+    assert 0 < alice.traces == before
 
 
 def test_where_there_is_no_tensorflow_the_batches_give_the_same_weights(
     images: Server, monkeypatch: pytest.MonkeyPatch, keras: ModuleType
 ) -> None:
     data, plan = (
-        _data_for(images, samples=21),
+        data_for(images, samples=21),
         {"learning_rate": 0.01, "epochs": 2, "batch_size": 8},
     )
     with_graph = Trainer(images.document).train(images.weights, data, plan, seed=5)
@@ -271,6 +210,192 @@ def test_where_there_is_no_tensorflow_the_batches_give_the_same_weights(
     assert by_batch.metrics == pytest.approx(with_graph.metrics, abs=1e-5)
     for name, delta in by_batch.deltas.items():
         np.testing.assert_allclose(delta, with_graph.deltas[name], atol=1e-6)
+
+
+# --- Slices -------------------------------------------------------------------------------------
+
+PLAN = {"learning_rate": 0.05, "epochs": 2, "batch_size": 4}
+
+
+def test_where_a_slice_ends_changes_no_bit(
+    images: Server, alice: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = data_for(images, samples=30)
+    whole = alice.train(images.weights, data, PLAN, seed=3)
+    seen: list[float] = []
+    monkeypatch.setattr("client_sdk.training._SLICE", 0.0)  # each step is a slice of its own
+    cut = alice.train(images.weights, data, PLAN, seed=3, on_progress=seen.append)
+    assert _bits(cut) == _bits(whole)
+    assert cut.metrics == pytest.approx(whole.metrics)
+    assert len(seen) >= 16
+    assert seen == sorted(seen)
+    assert (seen[0], seen[-1]) == (0.0, 1.0)
+
+
+def test_what_a_check_raises_ends_the_training_in_the_middle_of_an_epoch(
+    images: Server, alice: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stop(Exception):
+        pass
+
+    asked: list[int] = []
+
+    def check() -> None:
+        asked.append(1)
+        if len(asked) == 3:
+            raise Stop
+
+    data = data_for(images, samples=30)
+    before = alice.train(images.weights, data, PLAN, seed=1)
+    monkeypatch.setattr("client_sdk.training._SLICE", 0.0)
+    epochs: list[int] = []
+    with pytest.raises(Stop):
+        alice.train(
+            images.weights,
+            data,
+            PLAN,
+            seed=1,
+            on_epoch=lambda n, of, _: epochs.append(n),
+            check=check,
+        )
+    assert epochs == []
+    assert _bits(alice.train(images.weights, data, PLAN, seed=1)) == _bits(before)
+
+
+def test_when_time_is_up_what_was_learned_by_then_is_the_result(keras: ModuleType) -> None:
+    server = line(keras, ABSOLUTES)
+    data = np.ones((10, 1)), np.full(10, -100.0)  # the slope is 1 in each step
+    result = Trainer(server.document).train(
+        server.weights, data, {"learning_rate": 0.1, "epochs": 5, "batch_size": 4}, 1, seconds=0.0
+    )
+    assert not result.complete
+    assert result.samples == 4  # a first batch is always trained
+    assert result.deltas[server.name("kernel")] == pytest.approx(-0.1)
+
+
+def test_a_sample_counts_once_however_many_epochs_it_is_in(keras: ModuleType) -> None:
+    server = line(keras, ABSOLUTES)
+    bob, data = Trainer(server.document), (np.ones((5, 1)), np.zeros(5))
+    plan = {"learning_rate": 0.1, "epochs": 3, "batch_size": 2}
+    assert bob.train(server.weights, data, plan, seed=1).samples == 5
+    assert bob.train(server.weights, data, {**plan, "max_steps": 2}, seed=1).samples == 4
+
+
+def test_a_batch_that_no_memory_holds_is_refused(keras: ModuleType) -> None:
+    server = line(keras, SQUARES)
+    bob = Trainer(server.document, memory=1000)
+    data = np.ones((500, 1)), np.ones(500)
+    bob.train(server.weights, data, {"learning_rate": 0.1, "batch_size": 8}, seed=1)
+    with pytest.raises(HyperparametersRefused, match=r"batch_size.*Received: .500"):
+        bob.train(server.weights, data, {"learning_rate": 0.1, "batch_size": 10**9}, seed=1)
+
+
+# --- Callbacks and loops of one's own -----------------------------------------------------------
+
+
+def test_keras_callbacks_are_told_what_fit_tells_them(keras: ModuleType, images: Server) -> None:
+    told: list[str] = []
+
+    class Diary(keras.callbacks.Callback):  # type: ignore[name-defined]
+        def on_train_begin(self, logs: Any = None) -> None:
+            told.append(f"begin {self.params['epochs']} x {self.params['steps']}")
+
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            told.append(f"epoch {epoch}")
+
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            assert set(logs) == {"loss", "accuracy"}
+            told.append(f"batch {batch}")
+
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            assert set(logs) == {"loss", "accuracy"}
+            told.append("done")
+
+        def on_train_end(self, logs: Any = None) -> None:
+            told.append("end")
+
+    data = data_for(images, samples=10)
+    result = Trainer(images.document, callbacks=[Diary()]).train(images.weights, data, PLAN, 1)
+    batches = ["batch 0", "batch 1", "batch 2"]
+    assert told == [
+        "begin 2 x 3",
+        *["epoch 0", *batches, "done"],
+        *["epoch 1", *batches, "done"],
+        "end",
+    ]
+    assert _bits(result) == _bits(Trainer(images.document).train(images.weights, data, PLAN, 1))
+
+
+def test_a_callback_may_stop_the_training_and_set_the_learning_rate(keras: ModuleType) -> None:
+    server = line(keras, ABSOLUTES)
+    data = np.ones((4, 1)), np.full(4, -100.0)
+
+    class EnoughAfterTwo(keras.callbacks.Callback):  # type: ignore[name-defined]
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            self.model.stop_training = epoch == 1
+
+    halved = keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate / 2)
+    bob = Trainer(server.document, callbacks=[halved, EnoughAfterTwo()])
+    result = bob.train(server.weights, data, {"learning_rate": 0.4, "epochs": 9}, seed=1)
+    assert not result.complete
+    assert result.deltas[server.name("kernel")] == pytest.approx(-0.2 - 0.1)
+    again = bob.train(server.weights, data, {"learning_rate": 0.4, "epochs": 9}, seed=1)
+    assert _bits(again) == _bits(result)
+
+
+def test_a_loop_of_ones_own_takes_the_place_of_ours(images: Server, alice: Trainer) -> None:
+    data = data_for(images, samples=21)
+    ours = alice.train(images.weights, data, PLAN, seed=5)
+    theirs = Trainer(images.document, loop=TrainingLoop()).train(images.weights, data, PLAN, seed=5)
+    assert theirs.samples == 21
+    assert theirs.metrics == pytest.approx(ours.metrics, abs=1e-5)
+    for name, delta in theirs.deltas.items():
+        np.testing.assert_allclose(delta, ours.deltas[name], atol=1e-6)
+
+
+def test_a_loop_may_do_with_the_model_what_it_likes(keras: ModuleType) -> None:
+    server = line(keras, SQUARES)
+    seen: list[Any] = []
+
+    class Setter(TrainingLoop):
+        def begin(self, model: Any, weights: Mapping[str, np.ndarray]) -> None:
+            seen.append(weights[server.name("kernel")].item())
+
+        def epoch(self, model: Any, batches: Batches) -> dict[str, float]:
+            model.compile("adam", "mse")  # the next round must not trip over it
+            seen.append((batches.epoch, batches.epochs, len(batches), [len(x) for x, _ in batches]))
+            model.trainable_variables[0].assign([[7.0]])
+            return {}
+
+        def end(self, model: Any) -> None:
+            seen.append("end")
+
+    bob, data = Trainer(server.document, loop=Setter()), (np.ones((5, 1)), np.ones(5))
+    for _ in range(2):
+        seen.clear()
+        result = bob.train(server.weights, data, {"learning_rate": 0.1, "batch_size": 2}, seed=1)
+        assert seen == [1.0, (1, 1, 3, [2, 2, 1]), "end"]
+        assert result.deltas[server.name("kernel")] == pytest.approx(6.0)
+        assert (result.samples, result.metrics) == (5, {})
+
+
+def test_time_is_up_for_a_loop_of_ones_own_too(keras: ModuleType) -> None:
+    server = line(keras, SQUARES)
+    data, plan = (np.ones((9, 1)), np.ones(9)), {"learning_rate": 0.1, "batch_size": 2}
+    bob = Trainer(server.document, loop=TrainingLoop())
+    result = bob.train(server.weights, data, plan, 1, seconds=0.0)
+    assert (result.samples, result.complete) == (2, False)
+
+
+def test_a_normalisation_follows_the_weights_that_it_is_given(keras: ModuleType) -> None:
+    layers = [keras.Input((1,)), keras.layers.Normalization()]
+    server = Server(keras.Sequential(layers), SQUARES)
+    bob, x = Trainer(server.document), np.array([[8.0]])
+    for mean in (2.0, 4.0):
+        weights = server.weights | {server.name("mean"): np.array([mean], np.float32)}
+        weights |= {server.name("variance"): np.array([4.0], np.float32)}
+        assert bob.predict(weights, x) == pytest.approx((8 - mean) / 2)
+        assert bob.evaluate(weights, (x, x)) == {"loss": pytest.approx((8 - (8 - mean) / 2) ** 2)}
 
 
 # --- Roles --------------------------------------------------------------------------------------
@@ -289,7 +414,7 @@ def test_frozen_weights_stay_and_local_ones_are_learned_but_not_sent(keras: Modu
     ]
     server = Server(keras.Sequential(layers), CROSSENTROPY, _roles)
     bob = Trainer(server.document)
-    result = bob.train(server.weights, _data_for(server, 20), ONE_STEP, seed=1)
+    result = bob.train(server.weights, data_for(server, 20), ONE_STEP, seed=1)
     assert [name.split(".")[-2] for name in result.deltas] == ["middle", "middle"]
     assert [name.split(".")[-2] for name in result.local] == ["head", "head"]
     head, base = server.name("head.kernel"), server.name("base.kernel")
@@ -302,7 +427,7 @@ def test_a_frozen_batch_normalisation_keeps_its_statistics(keras: ModuleType) ->
     layers = [keras.Input((4,)), normalisation, keras.layers.Dense(3, activation="softmax")]
     server = Server(keras.Sequential(layers), CROSSENTROPY, _roles)
     bob = Trainer(server.document)
-    bob.train(server.weights, _data_for(server, 20), ONE_STEP, seed=1)
+    bob.train(server.weights, data_for(server, 20), ONE_STEP, seed=1)
     np.testing.assert_array_equal(_held(bob, server.name("moving_mean")), np.zeros(4))
 
 
@@ -326,7 +451,7 @@ def test_what_a_listener_raises_ends_the_training_and_the_next_one_is_sound(
         assert set(metrics) == {"loss", "accuracy"}
         raise RoundIsOver
 
-    data, plan = _data_for(images, 12), {"learning_rate": 0.1, "epochs": 3}
+    data, plan = data_for(images, 12), {"learning_rate": 0.1, "epochs": 3}
     before = alice.train(images.weights, data, plan, seed=1)
     with pytest.raises(RoundIsOver):
         alice.train(images.weights, data, plan, seed=1, on_epoch=listen)
@@ -336,11 +461,11 @@ def test_what_a_listener_raises_ends_the_training_and_the_next_one_is_sound(
 def test_a_training_that_diverges_says_so(images: Server, alice: Trainer) -> None:
     plan = {"learning_rate": 1e30, "epochs": 5}
     with pytest.raises(TrainingDiverged, match="finite"):
-        alice.train(images.weights, _data_for(images, 12), plan, seed=1)
+        alice.train(images.weights, data_for(images, 12), plan, seed=1)
 
 
 def test_weights_can_be_judged_and_used_as_they_are(keras: ModuleType) -> None:
-    server = _line(keras, SQUARES)
+    server = line(keras, SQUARES)
     server.document["input_spec"]["scale"] = 0.5
     bob = Trainer(server.document)
     x, y = np.array([[2], [4]], np.uint8), np.array([1.0, 4.0])
@@ -349,7 +474,7 @@ def test_weights_can_be_judged_and_used_as_they_are(keras: ModuleType) -> None:
 
 
 def test_a_binary_accuracy_knows_that_logits_part_at_zero(keras: ModuleType) -> None:
-    server = _line(keras, {"loss": "binary_crossentropy", "from_logits": True})
+    server = line(keras, {"loss": "binary_crossentropy", "from_logits": True})
     data = np.array([[0.3], [-0.3]]), np.array([1, 0])
     assert Trainer(server.document).evaluate(server.weights, data)["accuracy"] == 1.0
 
@@ -387,7 +512,7 @@ def test_labels_in_a_column_are_labels(images: Server, alice: Trainer) -> None:
 
 
 def test_values_that_are_not_finite_are_no_labels(keras: ModuleType) -> None:
-    server = _line(keras, SQUARES)
+    server = line(keras, SQUARES)
     data = np.ones((1, 1)), np.array([np.nan])
     with pytest.raises(TrainingDataRefused, match="Received: nan"):
         Trainer(server.document).train(server.weights, data, ONE_STEP, seed=1)
@@ -395,7 +520,7 @@ def test_values_that_are_not_finite_are_no_labels(keras: ModuleType) -> None:
 
 def test_weights_of_another_model_are_refused(images: Server, alice: Trainer) -> None:
     kernel = next(iter(images.weights))
-    data = _data_for(images, 3)
+    data = data_for(images, 3)
     for weights in ({**images.weights, kernel: np.zeros(1)}, {}):
         with pytest.raises(WeightsRefused, match=rf"{kernel}.*Received: "):
             alice.train(weights, data, ONE_STEP, seed=1)
@@ -441,7 +566,7 @@ FUNCTION = {
 def test_a_server_gets_nothing_but_built_in_layers_built(
     keras: ModuleType, hostile: dict[str, Any]
 ) -> None:
-    server = _line(keras, SQUARES)
+    server = line(keras, SQUARES)
     _layer(server).update(hostile)
     with pytest.raises(ModelRefused, match="Received: "):
         Trainer(server.document)
@@ -462,14 +587,14 @@ def house_layer(keras: ModuleType) -> Iterator[type]:
 def test_a_layer_registered_in_the_participants_process_is_not_built_in(
     keras: ModuleType, house_layer: type
 ) -> None:
-    server = _line(keras, SQUARES)
+    server = line(keras, SQUARES)
     _layer(server)["registered_name"] = "Dense"
     with pytest.raises(ModelRefused, match=r"built-in.*Received: .*House"):
         Trainer(server.document)
 
 
 def test_a_manifest_of_another_model_is_refused(keras: ModuleType) -> None:
-    server = _line(keras, SQUARES)
+    server = line(keras, SQUARES)
     server.document["weights"][0]["shape"] = [2, 1]
     with pytest.raises(ModelRefused, match=r"kernel.*Received: \(2, 1\)"):
         Trainer(server.document)
@@ -480,16 +605,83 @@ def test_a_manifest_of_another_model_is_refused(keras: ModuleType) -> None:
 
 def test_an_unknown_loss_and_a_second_output_are_refused(keras: ModuleType) -> None:
     with pytest.raises(ModelRefused, match="Received: 'hinge'"):
-        Trainer(_line(keras, {"loss": "hinge"}).document)
+        Trainer(line(keras, {"loss": "hinge"}).document)
     x = keras.Input((1,))
     two = keras.Model(x, [keras.layers.Dense(1)(x), keras.layers.Dense(1)(x)])
     with pytest.raises(ModelRefused, match=r"one output. Received: \(1, 2\)"):
         Trainer(Server(two, SQUARES).document)
 
 
+def _only(kind: str, shape: tuple[int, ...] = (1,), **config: Any) -> dict[str, Any]:
+    """A model of one layer."""
+    start = {"batch_shape": [None, *shape], "dtype": "float32", "name": "start"}
+    layers = [
+        {"module": "keras.layers", "class_name": "InputLayer", "config": start},
+        {"module": "keras.layers", "class_name": kind, "config": {"name": "greedy", **config}},
+    ]
+    return {
+        "module": "keras",
+        "class_name": "Sequential",
+        "config": {"name": "net", "layers": layers},
+    }
+
+
+LSTM = {"module": "keras.layers", "class_name": "LSTM", "config": {"units": 10**6}}
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        _only("Dense", units=10**10),
+        _only("Embedding", input_dim=10**10, output_dim=64),
+        _only("Normalization", (10**5, 10**5), axis=[1, 2]),
+        _only("LSTM", (4, 4), units=10**6),
+        _only("Bidirectional", (4, 4), layer=LSTM),
+        _only("UpSampling2D", (4, 4, 1), size=10**5),
+        _only("ZeroPadding2D", (4, 4, 1), padding=10**6),
+        _only("Resizing", (4, 4, 1), height=10**6, width=10**6),
+        _only("RepeatVector", n=10**12),
+        _only("CategoryEncoding", num_tokens=10**12),
+    ],
+)
+def test_a_server_gets_no_more_memory_than_it_declares(
+    keras: ModuleType, architecture: dict[str, Any]
+) -> None:
+    server = line(keras, SQUARES)
+    server.document["architecture"] = architecture
+    with pytest.raises(ModelRefused, match=r"(manifest declares|outputs fit).*Received: "):
+        Trainer(server.document)
+
+
+def test_weights_that_could_not_be_trained_here_are_refused_unbuilt(keras: ModuleType) -> None:
+    server = line(keras, SQUARES)
+    server.document["architecture"] = _only("Dense", units=10**10, use_bias=False)
+    server.document["weights"][0]["shape"] = [1, 10**10]
+    with pytest.raises(ModelRefused, match=r"trained in .* of memory. Received: .*186.3 GiB"):
+        Trainer(server.document)
+
+
+def test_while_a_model_is_built_other_threads_build_what_they_like(
+    keras: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, built = line(keras, SQUARES), []
+
+    def build_beside(*arguments: Any, **options: Any) -> Any:
+        layer = keras.layers.Dense(10**6)
+        other = threading.Thread(target=lambda: built.append(layer.build((None, 1))))
+        other.start()
+        other.join()
+        return original(*arguments, **options)
+
+    original = keras.saving.deserialize_keras_object
+    monkeypatch.setattr(keras.saving, "deserialize_keras_object", build_beside)
+    Trainer(server.document)
+    assert built == [None]
+
+
 @pytest.mark.parametrize("part", ["architecture", "weights", "input_spec", "objective"])
 def test_half_a_model_document_is_refused(keras: ModuleType, part: str) -> None:
-    server = _line(keras, SQUARES)
+    server = line(keras, SQUARES)
     rest = {name: value for name, value in server.document.items() if name != part}
     for document in (rest, {**rest, part: 7}):
         with pytest.raises(ModelRefused, match="Received: "):
