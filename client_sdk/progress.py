@@ -245,7 +245,7 @@ class Terminal:
         self._progress: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
         self._losses: list[float] = []
-        self._last = ""
+        self._last = self._trained = ""
 
     @classmethod
     def or_lines(cls, file: IO[str]) -> Terminal | Lines:
@@ -283,9 +283,11 @@ class Terminal:
 
     def _on_training(self, event: Event) -> None:
         self._full("download")
-        given = event.assignment
-        epochs = given.hyperparameters.get("epochs") if given is not None else None
-        self._bar("train", epochs if isinstance(epochs, int) else None, "")
+        self._trained = _count(event.data["samples"], "example") if "samples" in event.data else ""
+        self._bar("train", None, self._trained)
+
+    def _on_progress(self, event: Event) -> None:
+        self._bar("train", 1, self._trained, done=event.data["fraction"])
 
     def _on_epoch(self, event: Event) -> None:
         data = event.data
@@ -293,7 +295,8 @@ class Terminal:
         if "loss" in metrics:
             self._losses.append(metrics["loss"])
         told = f"epoch {data['epoch']}/{data['epochs']}  {numbers(metrics)}  {self._curve()}"
-        self._bar("train", data["epochs"], told.rstrip(), done=data["epoch"])
+        self._trained = told.rstrip()
+        self._bar("train", 1, self._trained, done=data["epoch"] / max(data["epochs"], 1))
 
     def _curve(self) -> str:
         return spark(self._losses) if self.console.encoding.startswith("utf") else ""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import logging
+import os
+import signal
 import sys
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -30,6 +32,7 @@ def train(options: argparse.Namespace, out: Output) -> int:
         with closing(_Shown(out)) as shown:
             data = _data(options, shown)
             mine = participant.profile
+            _end_with_the_terminal()
             shown.begin(f"Taking part as {mine.name}. Ctrl-C ends it.", mine.name, mine.url)
             summary = participant.participate(
                 data,
@@ -37,7 +40,9 @@ def train(options: argparse.Namespace, out: Output) -> int:
                 rounds=options.rounds,
                 until=options.until,
                 limits=limits,
-                progress=shown,
+                # When nobody reads what we say, that is the end, and `on_event` may say so.
+                on_event=shown,
+                progress=False,
                 verdicts=_VERDICT if options.rounds else 0.0,
             )
     code = codes.INTERRUPTED if summary.ended == "interrupted" else codes.OK
@@ -75,12 +80,19 @@ def _end(summary: Summary, code: int, out: Output) -> None:
     out.line(told | dataclasses.asdict(summary))
 
 
+def _end_with_the_terminal() -> None:
+    """Let a terminal that is closed do what SIGTERM does, but for who asked for `nohup`."""
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+
+
 class _Shown:
     """Shows events as it fits where they go: bars, lines, or lines of JSON."""
 
     def __init__(self, out: Output) -> None:
         self._out = out
         self._shows: Shows | None = None
+        self._gone = False
         if not out.as_json:
             live = sys.stdout.isatty()
             self._shows = Terminal.or_lines(sys.stdout) if live else Lines(sys.stdout)
@@ -88,6 +100,15 @@ class _Shown:
             _log_above(self._shows)
 
     def __call__(self, event: Event) -> None:
+        if self._gone:
+            return
+        try:
+            self._show(event)
+        except OSError:  # a pipe that nobody reads, a terminal that is closed
+            self._gone = True
+            raise KeyboardInterrupt from None
+
+    def _show(self, event: Event) -> None:
         if self._shows is not None:
             self._shows(event)
         else:
@@ -106,7 +127,8 @@ class _Shown:
     def close(self) -> None:
         """Nothing more happens."""
         if self._shows is not None:
-            self._shows.close()
+            with suppress(OSError):
+                self._shows.close()
 
     def _line(self, kind: str, told: dict[str, Any]) -> None:
         self._out.line({"event": kind, "at": datetime.now(UTC)} | told)

@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -38,7 +39,9 @@ def url(server: FakeServer) -> Iterator[str]:
 def no_keras(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("client_sdk.training.Trainer", lambda *_, **__: FakeTrainer())
     if "keras" not in sys.modules:  # it is imported ahead of a round: seconds, for nothing
-        monkeypatch.setitem(sys.modules, "keras", ModuleType("keras"))
+        stub = ModuleType("keras")
+        stub.__spec__ = ModuleSpec("keras", None)
+        monkeypatch.setitem(sys.modules, "keras", stub)
 
 
 @pytest.fixture(autouse=True)

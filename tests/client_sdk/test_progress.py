@@ -36,7 +36,9 @@ def exchange(losses: tuple[float, ...] = (0.9, 0.3)) -> Iterator[Event]:
     yield Event("waiting", data={"reason": "no_open_round", "detail": "No round is open."})
     yield Event("assigned", ROUND)
     yield Event("downloading", ROUND, {"bytes": 240_000})
-    yield Event("training", ROUND)
+    yield Event("downloaded", ROUND, {"bytes": 240_000})
+    yield Event("training", ROUND, {"samples": 10})
+    yield Event("progress", ROUND, {"fraction": 0.1})
     for epoch, loss in enumerate(losses, 1):
         metrics = {"accuracy": 0.5, "loss": loss}
         yield Event("epoch", ROUND, {"epoch": epoch, "epochs": 2, "metrics": metrics})
@@ -147,6 +149,7 @@ def test_every_kind_of_event_can_be_shown(kind: str, terminal: progress.Terminal
         "reason": "r",
         "detail": "d",
         "seconds": 1.0,
+        "fraction": 0.5,
         "bytes": 10,
         "done": 5,
         "epoch": 1,
