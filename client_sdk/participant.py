@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import os
 import platform
 import threading
@@ -523,12 +524,14 @@ class Participant:
             "Fedserver-Signature": self._key.sign(wire.update_message(raw)),
         }
 
+        tries = itertools.count()
+
         def about_to_leave() -> None:  # at each try: a day may have passed since the last
             limits.check_rounds(self.today.count(without=number))
             self.today.add(number)
+            if next(tries) == 0:
+                self.ledger.note("update", state="sending", **_leaving(parcel))
 
-        about_to_leave()
-        self.ledger.note("update", state="sending", **_leaving(parcel))
         try:
             receipt = self._transport.request(
                 "PUT",
@@ -550,7 +553,7 @@ class Participant:
             )
             raise
         self._keep_local(parcel)
-        self.ledger.note("update", assignment=number, state="uploaded")
+        self.ledger.note("update", durable=False, assignment=number, state="uploaded")
         return receipt if isinstance(receipt, dict) else {}
 
     def assignment(self, assignment: int, *, patience: float | None = 0.0) -> dict[str, Any]:
@@ -648,6 +651,10 @@ class Participant:
             (1, [], True)
         """
         return self._shelf.served(slug, patience)
+
+    def forget_served(self) -> None:
+        """Let the next prediction ask for the served version anew; a round's verdict does."""
+        self._shelf.forget()
 
     def model(self, slug: str | None = None) -> Any:
         """The served version as a compiled `keras.Model` of your own; see `Served.model`.

@@ -314,6 +314,10 @@ class Participation:
             if greeting:
                 raise  # this was never our server
             answer = Wait(self._trouble(), "distrusted", str(error))  # a hotel's page, perhaps
+        except ServerRefused as error:
+            if greeting or not error.code.startswith("http_"):
+                raise
+            answer = Wait(self._trouble(), "distrusted", str(error))  # a proxy's, without a code
         except ServerUnreachable as error:
             if not math.isfinite(left):
                 raise
@@ -391,7 +395,7 @@ class Participation:
             self.failures_in_a_row = self._nothings = 0
         except (RoundClosed, UpdateConflict) as closed:
             self._tell("closed", reason=closed.code)
-            self._came_to_nothing()
+            self._nothings += 1
         except (LoginRefused, ParticipantSuspended, ParticipantRevoked):
             raise  # what is in the outbox stays there: we may be reinstated in time
         except Declined as declined:
@@ -402,6 +406,13 @@ class Participation:
             self.reporter = None
         outbox.drop(assignment.id)
         self.assignment = None
+        self._rest()
+
+    def _rest(self) -> None:
+        """Wait, the longer the more exchanges came to nothing: a server that gives out what it
+        does not take, or what we do not want, must not keep us busy."""
+        if self._nothings > 1:
+            self._pause(min(2.0 ** (self._nothings - 2), _LONGEST_REST))
 
     def _allow(self, assignment: Assignment) -> None:
         """Whether our own limits allow this assignment, as far as it can be known now."""
@@ -577,6 +588,7 @@ class Participation:
                 if known.assignment == receipt.assignment:
                     kept[place] = receipt
             if receipt.final:
+                self.participant.forget_served()
                 self._tell("receipt", receipt=receipt)
 
     def _wait_for_verdicts(self) -> None:
@@ -600,7 +612,7 @@ class Participation:
         # Nothing of how many examples we have, or how long we train, is the server's to know.
         with suppress(ServerRefused, ServerDistrusted):  # closed by now
             self.participant.withdraw(assignment.id, reason=declined.code, patience=None)
-        self._came_to_nothing()
+        self._nothings += 1
 
     def _fail(self, assignment: Assignment, error: Exception) -> None:
         reason, detail = _reason(error)
@@ -614,19 +626,12 @@ class Participation:
                 f"Expected an exchange to succeed. Received: {self.failures_in_a_row} failures in "
                 f"a row, the last one {reason}: {error}"
             ) from error
-        self._came_to_nothing()
+        self._nothings += 1
 
     def _report(self, assignment: Assignment, reason: str, detail: str) -> None:
         # Closed by now, or failed already by the server's own view.
         with suppress(ServerRefused, ServerDistrusted):
             self.participant.report_failure(assignment.id, reason, detail)
-
-    def _came_to_nothing(self) -> None:
-        """Rest, the longer the more often: a server that gives out what it does not take, or what
-        we do not want, must not keep us busy."""
-        self._nothings += 1
-        if self._nothings > 1:
-            self._pause(min(2.0 ** (self._nothings - 2), _LONGEST_REST))
 
     def _give_back(self) -> None:
         self._tell("interrupted")

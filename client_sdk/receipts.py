@@ -152,7 +152,11 @@ class Verdicts:
             if receipt.state not in PENDING:
                 told = {name: getattr(receipt, name) for name in ("state", "code", "reason")}
                 self._participant.ledger.note(
-                    "update", assignment=number, published=receipt.published, **told
+                    "update",
+                    durable=False,  # it can be asked for again
+                    assignment=number,
+                    published=receipt.published,
+                    **told,
                 )
             yield receipt
 

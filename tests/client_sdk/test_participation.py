@@ -1038,6 +1038,7 @@ class TestAServerThatIsNotItself:
                 httpx.Response(302, headers={"Location": "https://hotel.example/login"}),
                 httpx.Response(200, content=b"<html>Welcome</html>"),
                 httpx.Response(200, json={"action": "train", "assignment": {"id": -1}}),
+                httpx.Response(404, content=b"<html>not here</html>"),
             ]
         )
 
@@ -1051,14 +1052,14 @@ class TestAServerThatIsNotItself:
         def open_at_last(event: Event) -> None:
             if event.kind == "waiting":
                 told.append(event.data["reason"])
-                if told.count("distrusted") == 3:
+                if told.count("distrusted") == 4:
                     server.open_round()
 
         server.before.append(stand_between)
         summary = alice.participate(data, rounds=1, trainer=FakeTrainer(), on_event=open_at_last)
         assert summary.rounds == 1
-        assert told.count("distrusted") == 3
-        assert naps[:3] == [2.0, 4.0, 8.0]
+        assert told.count("distrusted") == 4
+        assert naps[:4] == [2.0, 4.0, 8.0, 16.0]
 
     def test_from_the_first_answer_on_is_not(
         self, alice: Participant, server: FakeServer, data: Data
