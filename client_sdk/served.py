@@ -48,7 +48,8 @@ log = logging.getLogger("client_sdk")
 
 _CARD, _VERSION = "card.json", "version.json"
 _PAGE: Final = 500  # models in one answer, the most that a server gives
-_LATELY: Final = 60.0  # seconds that an answer about the served version is good for
+_LATELY: Final = 10.0  # seconds that an answer about the served version is good for
+_AWAY: Final = 60.0  # and that there was none: to wait for one takes its time
 _PATIENCE: Final = 10.0
 _PINNED: Final = 8  # models whose blobs stay in the cache, those used last
 _NETWORKS: Final = 2  # built models that are kept, of all participants in this process
@@ -254,9 +255,14 @@ class Shelf:
     def lately(self, slug: str | None) -> Served:
         """The same, without asking again and again."""
         at, found = self._asked.get(slug, (0.0, None))
-        if found is not None and time.monotonic() - at < _LATELY:
+        good_for = _LATELY if found is None or found.fresh else _AWAY
+        if found is not None and time.monotonic() - at < good_for:
             return found
         return self.served(slug, _PATIENCE)
+
+    def forget(self) -> None:
+        """Ask anew the next time: there may be a newer version."""
+        self._asked.clear()
 
     def remember(self, card: ModelCard, version: int, weights: Blob, fixed: Blob | None) -> None:
         """Keep a version that is here, in place of the one before."""
