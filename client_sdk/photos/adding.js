@@ -5,6 +5,7 @@ import { Camera } from "./camera.js";
 const KINDS = "image/jpeg,image/png,image/webp,image/gif,image/bmp";
 const MOST = 8 * 2 ** 20; // bytes; larger ones are made smaller here, before they are sent
 const SIDE = 2048; // pixels, of those
+const DROPS = matchMedia("(hover: hover)").matches; // nothing is dragged on a phone
 
 export class Adding {
   #ask;
@@ -61,7 +62,7 @@ export class Adding {
   show({ total, waiting }) {
     const some = total + waiting.length > 0;
     this.#drop.classList.toggle("lb-drop-small", some);
-    say(this.#lead, some ? "Drop more photos here, or paste them." : "Drop photos here, or paste them.");
+    say(this.#lead, !DROPS ? "From your files, or by the camera." : some ? "Drop more photos here, or paste them." : "Drop photos here, or paste them.");
   }
 
   take(files) {

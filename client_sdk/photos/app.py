@@ -66,7 +66,8 @@ _HEADERS: Final = {
 }
 _SIGN_IN = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="0; url=/">
-<link rel="icon" href="/photos/icon.svg"><title>Photo labeller</title><p><a href="/">Go on to your photos</a></p></html>"""
+<link rel="icon" href="/photos/icon.svg"><title>Photo labeller</title>
+<p><a href="/">Go on to your photos</a></p></html>"""
 
 Scope = MutableMapping[str, Any]
 

@@ -29,6 +29,7 @@ import threading
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final
 
 from client_sdk import photo
@@ -125,7 +126,7 @@ class Labeller:
         return {
             "participant": self._participant.profile.name,
             "server": self._participant.profile.url,
-            "folder": str(self.gallery.path),
+            "folder": _shown(self.gallery.path),
             "model": self._model(),
             "trouble": _plain(self._recogniser.trouble),
             "busy": self._busy,
@@ -349,8 +350,11 @@ class Labeller:
     def _get_ready(self) -> None:
         self._say_busy("Getting the model ready")
         self._look()
-        waiting = self.gallery.waiting()
-        self._recognise_all(waiting)
+        try:
+            self._recogniser.warm_up()
+        except (ParticipantError, ImportError) as error:
+            self._recogniser.fail(error)
+        self._recognise_all(self.gallery.waiting())
 
     def _recognise_all(self, photos: Sequence[Photo]) -> None:
         try:
@@ -431,6 +435,14 @@ class Labeller:
 _VERBS: Final = tuple(
     name.removeprefix("_do_") for name in vars(Labeller) if name.startswith("_do_")
 )
+
+
+def _shown(path: Path) -> str:
+    """A path as people know it."""
+    path = path.absolute()
+    with suppress(ValueError, RuntimeError):
+        return str("~" / path.relative_to(Path.home()))
+    return str(path)
 
 
 def _line(found: Photo) -> dict[str, Any]:

@@ -186,6 +186,13 @@ class Recogniser:
         log.warning("nothing is recognised: %s", error)
         self.trouble = _told(error)
 
+    def warm_up(self) -> None:
+        """Build the model now, so that the first photo need not wait for it."""
+        if self.served is not None and self.takes_photos:
+            nothing = photo.empty_examples(self.served.input_spec)
+            with self._predicting:
+                self.served.predictions(np.zeros((1, *nothing.shape[1:]), nothing.dtype))
+
     # --- What it says ---
 
     def recognise(self, id_: str) -> Recognition | None:

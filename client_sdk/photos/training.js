@@ -49,7 +49,7 @@ export class Training {
     const count = usable || (model ? 0 : total);
     say(this.#lead, count ? `Your ${photos(count)} ${plural(count, "takes", "take")} part in the next open round. ${plural(count, "It stays", "They stay")} here: what leaves is how the model's numbers changed, the count, and how well it went.`
       : "Label at least one photo. Then the model can learn from it, without the photo ever leaving this machine.");
-    this.#lead.hidden = busy;
+    this.#lead.hidden = busy || phase === "done";
     this.#button.hidden = busy;
     this.#button.disabled = !count || (model && !model.photos);
     say(this.#button, phase === null ? "Train" : "Train again");
