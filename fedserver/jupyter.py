@@ -9,6 +9,7 @@ What JupyterLab itself imports of this file knows no Django.
 
 import html
 import os
+import posixpath
 import socket
 import sys
 from collections.abc import Callable
@@ -35,6 +36,7 @@ def server() -> dict[str, Any]:
         "launcher_entry": {"title": NAME, "icon_path": str(ICON), "category": "Notebook"},
         "new_browser_tab": False,
         "absolute_url": False,
+        "rewrite_response": stay_below,
     }
     if url := os.environ.get("FEDSERVER_URL"):
         return told | {"port": port_of(url)}
@@ -55,6 +57,15 @@ def command(port: int, base_url: str) -> list[str]:
 def prefix(base_url: str) -> str:
     """The path below which JupyterLab shows the server."""
     return f"{base_url.rstrip('/')}/{NAME}"
+
+
+def stay_below(response: Any, request: Any) -> None:
+    """Makes a redirect's address relative, for newer proxies put the prefix before others again."""
+    to = urlsplit(response.headers.get("Location", ""))
+    if to.path.startswith("/") and not to.netloc:
+        path = posixpath.relpath(to.path, posixpath.dirname(request.path))
+        slash = "/" if to.path.endswith("/") else ""
+        response.headers["Location"] = to._replace(path=f"./{path}{slash}").geturl()
 
 
 def port_of(url: str) -> int:

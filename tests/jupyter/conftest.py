@@ -16,10 +16,16 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import BrowserContext
 
-from tests.browser.conftest import chromium, contexts, pytest_runtest_makereport, watch_console
+from tests.browser.conftest import (
+    chromium,
+    contexts,
+    kept,
+    pytest_runtest_makereport,
+    watch_console,
+)
 from tests.jupyter.lab import Lab, Notebook, running, show
 
-__all__ = ["chromium", "contexts", "pytest_runtest_makereport", "watch_console"]  # lent
+__all__ = ["chromium", "contexts", "kept", "pytest_runtest_makereport", "watch_console"]  # lent
 
 WIDE = {"width": 1400, "height": 1000}
 

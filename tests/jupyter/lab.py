@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import nbformat
 from playwright.sync_api import Locator, Page
 
 from fedserver.supervisor import LEASH
@@ -197,6 +196,8 @@ def show(lab: Lab, page: Page, notebook: Path | Sequence[str]) -> Notebook:
         notebook: Its file in the folder `lab.notebooks`, or the code of its cells.
     """
     if not isinstance(notebook, Path):
+        import nbformat  # takes longer than everything else here
+
         cells = [nbformat.v4.new_code_cell(code) for code in notebook]
         path = lab.notebooks / f"{secrets.token_hex(4)}.ipynb"
         kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}

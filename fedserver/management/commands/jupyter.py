@@ -1,5 +1,6 @@
 """`manage.py jupyter`: the server, and a JupyterLab that shows it and has the tutorials."""
 
+import logging
 import os
 import secrets
 import shutil
@@ -46,6 +47,7 @@ class Command(BaseCommand):
         parser.add_argument("--no-browser", action="store_true", help="open no browser")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        logging.getLogger("httpx").setLevel(logging.WARNING)
         try:
             with stack.lock(settings.FEDSERVER_HOME / "up.lock"):
                 self._serve(options)
@@ -62,10 +64,13 @@ class Command(BaseCommand):
         owner = stack.first_owner()
         notebooks = _tutorials(options["notebooks"].resolve())
         jupyter_token = secrets.token_urlsafe(24)
-        programs = [*stack.programs(door), _lab(lab, door, notebooks, jupyter_token, options)]
         logs = settings.FEDSERVER_HOME / "logs"
-        with Supervisor(programs, logs=logs, warn=self.stderr.write) as house:
-            self.stdout.write("Starting the server and JupyterLab …")
+        self.stdout.write("Starting the server and JupyterLab …")
+        with Supervisor(stack.programs(door), logs=logs, warn=self.stderr.write) as house:
+            house.start()
+            if house.stopping:
+                return
+            house.add(_lab(lab, door, notebooks, jupyter_token, options))
             house.start()
             if not house.stopping:
                 url = f"{_address(lab, options['base_url'])}lab?token={jupyter_token}"
@@ -85,8 +90,8 @@ class Command(BaseCommand):
 def _free(port: int) -> int:
     """The port, if it is free; another one for 0."""
     door = stack.Door.open("127.0.0.1", port)
-    door.listener.close()
-    return door.port
+    with door.listener:
+        return door.port
 
 
 def _door(port: int) -> stack.Door:
@@ -105,7 +110,7 @@ def _door(port: int) -> stack.Door:
 def _tutorials(folder: Path) -> Path:
     """The folder to work in, with a copy of each tutorial that is not there."""
     folder.mkdir(parents=True, exist_ok=True)
-    for tutorial in TUTORIALS.glob("*.ipynb"):
+    for tutorial in [*TUTORIALS.glob("*.ipynb"), *TUTORIALS.glob("*.py")]:
         if not (folder / tutorial.name).exists():
             shutil.copyfile(tutorial, folder / tutorial.name)
     return folder
@@ -125,6 +130,7 @@ def _lab(
         "FEDSERVER_URL": door.url,
         "FEDSERVER_TOKEN": _token(),
         "FEDCLIENT_HOME": str(settings.FEDSERVER_HOME / "participants"),
+        "TF_CPP_MIN_LOG_LEVEL": "2",  # it tells of the processor otherwise, in the first cell
     }
     status = f"{_address(port, options['base_url'])}api"
 
