@@ -12,7 +12,8 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +56,15 @@ class Output:
             console().print(styled, soft_wrap=True)
         else:
             self.say(f"{state:<9} {line}")
+
+    @contextmanager
+    def busy(self, text: str) -> Iterator[None]:
+        """Tell people in a terminal that this takes a while."""
+        if self.as_json or not sys.stderr.isatty():
+            yield
+            return
+        with console(stderr=True).status(clean(text)):
+            yield
 
     def fields(self, rows: Mapping[str, object]) -> None:
         """Names and values for people, in two columns; what is None has no line."""

@@ -26,11 +26,11 @@ def predict(options: argparse.Namespace, out: Output) -> int:
     with Participant.load(options.profile) as participant:
         served = participant.served(options.model, patience=PATIENCE)
         out.say(_told(served))
-        found = [
-            one
-            for first in range(0, len(options.photos), _AT_ONCE)
-            for one in _predict(served, options.photos[first : first + _AT_ONCE])
-        ]
+        found: list[dict[str, Any]] = []
+        for first in range(0, len(options.photos), _AT_ONCE):
+            # The first ones take seconds, in which Keras is loaded.
+            with out.busy(f"{first} of {len(options.photos)} photos"):
+                found += _predict(served, options.photos[first : first + _AT_ONCE])
     _table(found, options.top, out)
     for one in found:
         if "error" in one:

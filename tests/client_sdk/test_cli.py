@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import argparse
 import io
+import ipaddress
 import json
 import re
+import ssl
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
+from http.server import ThreadingHTTPServer
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -16,8 +21,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
-from client_sdk import cli, errors, profile
+from client_sdk import cli, errors, profile, testing
 from client_sdk.cli import codes, diagnosis, joining, output, taking_part, times, watching
 from client_sdk.cli.parser import LIMITS
 from client_sdk.limits import Limits
@@ -495,6 +505,77 @@ def test_without_keras_the_rest_is_looked_at_all_the_same(
     assert code == cli.MISSING
     assert checks_of(told)["installation"] == "failed"
     assert checks_of(told)["versions"] == "ok"
+
+
+# --- Certificates ---
+
+
+def certificate(folder: Path, days: int) -> Path:
+    """A certificate of an authority of one's own for this machine, with its key, in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "St. Mary's Hospital")])
+    here = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=days))
+        .add_extension(here, critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    form = (Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    path = folder / "certificate.pem"
+    path.write_bytes(made.public_bytes(Encoding.PEM) + key.private_bytes(*form))
+    return path
+
+
+@pytest.fixture
+def https(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], str]]:
+    """A server with a certificate for so many days: its address."""
+    monkeypatch.setattr(diagnosis, "is_local", lambda _: False)
+    with ExitStack() as stack:
+
+        def serve(days: int) -> str:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate(tmp_path, days))
+            listener = ThreadingHTTPServer(("127.0.0.1", 0), testing._handler(FakeServer()))
+            listener.handle_error = lambda *_: None  # type: ignore[method-assign]
+            listener.socket = context.wrap_socket(listener.socket, server_side=True)
+            threading.Thread(target=listener.serve_forever, args=(0.02,), daemon=True).start()
+            stack.callback(listener.server_close)
+            stack.callback(listener.shutdown)
+            return f"https://127.0.0.1:{listener.server_port}"
+
+        yield serve
+
+
+def test_a_certificate_that_nobody_knows_is_not_trusted(
+    https: Callable[[int], str], run_json: Json
+) -> None:
+    code, told = run_json("test", https(100))
+    assert code == cli.UNREACHABLE
+    name, state, advice = last(told)
+    assert (name, state) == ("certificate", "failed")
+    assert "SSL_CERT_FILE" in advice
+
+
+@pytest.mark.parametrize(("days", "state"), [(100, "ok"), (5, "warning")])
+def test_a_certificate_of_ones_own_authority_is_trusted_where_it_is_named(
+    days: int,
+    state: str,
+    https: Callable[[int], str],
+    run_json: Json,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    address = https(days)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "certificate.pem"))
+    code, told = run_json("test", address)
+    assert code == cli.OK
+    found = next(check for check in told["checks"] if check["name"] == "certificate")
+    assert found["state"] == state
+    assert "St. Mary's Hospital" in found["detail"]
 
 
 # --- Data ---
