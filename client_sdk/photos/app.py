@@ -21,15 +21,16 @@ import asyncio
 import json
 import logging
 import secrets
+import signal
 import socket
 import struct
+import threading
 import webbrowser
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
-from threading import Thread
 from typing import Any, Final
 
 import uvicorn
@@ -355,11 +356,29 @@ def run(
         labeller.start()
         on_ready(door.link)
         if open_browser:
-            Thread(target=webbrowser.open, args=(door.link,), daemon=True).start()
+            threading.Thread(target=webbrowser.open, args=(door.link,), daemon=True).start()
         try:
-            _server(labeller, door).run(sockets=[listener])
+            with _sigterm_interrupts():
+                _server(labeller, door).run(sockets=[listener])
         finally:
             labeller.close()
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """uvicorn ends in good order and then lets the signal be: a round must be given back first."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -375,7 +394,7 @@ def running(labeller: Labeller, port: int = 0) -> Iterator[Door]:
         door = Door(listener.getsockname()[1])
         listener.listen()  # whoever comes before the thread runs waits
         server = _server(labeller, door)
-        thread = Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         labeller.start()
         thread.start()
         try:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import doctest
 import io
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import PIL.Image
 import pytest
 
-from client_sdk import photos
+from client_sdk import folder, photos
 from client_sdk.errors import ProfileInUse, ServerUnreachable
 from client_sdk.photo import PhotoRefused
+from client_sdk.photos import app
 from client_sdk.photos import gallery as galleries
+from client_sdk.photos import labeller as labellers
 from client_sdk.photos.gallery import Gallery, GalleryRefused
 from client_sdk.photos.labeller import FEW, Labeller
 from client_sdk.testing import FakeServer, FakeTrainer
@@ -429,6 +435,43 @@ def test_a_photo_that_is_deleted_is_forgotten(labeller: Labeller) -> None:
     assert found["id"] in memory.read_text()
     do(labeller, "delete", id=found["id"])
     assert found["id"] not in memory.read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_whoever_ends_the_program_gives_back_what_is_under_way(
+    labeller: Labeller, server: FakeServer, number: signal.Signals
+) -> None:
+    label(labeller, "apple", 1)
+    do(labeller, "train")
+    eventually(lambda: labeller.state()["training"]["phase"] == "waiting")
+    ends = threading.Timer(0.5, os.kill, (os.getpid(), number))
+
+    def begin(link: str) -> None:
+        assert link.startswith("http://127.0.0.1:")
+        ends.start()
+
+    with pytest.raises(KeyboardInterrupt):
+        app.run(labeller, open_browser=False, on_ready=begin)
+    assert labeller.state()["training"]["phase"] == "cancelled"
+
+
+@pytest.mark.parametrize("module", [folder, galleries, labellers, app])
+def test_the_examples_are_true(
+    module: ModuleType, tmp_path: Path, labeller: Labeller, alice: Gardener
+) -> None:
+    home = tmp_path / module.__name__
+    if module is folder:
+        for name in ("cat/1", "cat/2", "dog/1"):
+            path = home / f"{name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(galleries.encode(fruit("apple", size=(40, 40)))[0])
+    # A label that the example's model has.
+    told = {"photos": home, "content": apple(), "alice": alice, "labeller": labeller}
+    if module is labellers:
+        assert alice.has is not None
+        alice.has.labels[0] = "cat"
+    failed, tried = doctest.testmod(module, extraglobs=told)
+    assert (failed, tried > 0) == (0, True)
 
 
 def test_where_the_photos_are_kept_outlives_the_profile(alice: Gardener) -> None:
