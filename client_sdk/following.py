@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import random
 import ssl
 import threading
@@ -240,17 +241,29 @@ def _events(frame: str | bytes) -> list[Event]:
     return events
 
 
-def personal(url: str, token: str) -> Transport:
+def personal(url: str, token: str | None = None) -> tuple[Transport, str]:
     """The way to a server for a person who shows a personal token.
 
     Args:
         url: the server's address.
-        token: from the profile page, or `manage.py personal_token`.
+        token: from the profile page, or `manage.py personal_token`; None for the environment's
+            `FEDSERVER_TOKEN`, so that no notebook need hold one.
+
+    Returns:
+        The way, and the token.
 
     Raises:
         AddressRefused: plain http to another machine, or no address at all.
+        TokenMissing: no token here, and none in the environment.
     """
-    return Transport(url, login=lambda _, __: token)
+    shown = token or os.environ.get("FEDSERVER_TOKEN", "")
+    if not shown:
+        raise TokenMissing("Expected a personal token, here or in FEDSERVER_TOKEN. Received: none")
+    return Transport(url, login=lambda _, __: shown), shown
+
+
+class TokenMissing(ParticipantError):
+    """Nobody has said which token to show."""
 
 
 def read_patiently(transport: Transport, path: str) -> Any:

@@ -27,10 +27,12 @@ class Admin:
     Args:
         url: The server's address.
         token: A personal token (`fsu_…`), from the profile page of the dashboard or
-            `manage.py personal_token`. What it allows is what its owner's role allows.
+            `manage.py personal_token`; None for the environment's `FEDSERVER_TOKEN`. It allows what
+            its owner's role allows.
 
     Raises:
         AddressRefused: Plain http to another machine.
+        TokenMissing: No token here, and none in the environment.
 
     Example:
         >>> admin = Admin("https://fed.example.org", "fsu_secret")
@@ -38,9 +40,8 @@ class Admin:
         Admin('https://fed.example.org')
     """
 
-    def __init__(self, url: str, token: str) -> None:
-        self.transport = personal(url, token)
-        self.token = token
+    def __init__(self, url: str, token: str | None = None) -> None:
+        self.transport, self.token = personal(url, token)
         self.url = self.transport.url
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ import html
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from urllib.parse import quote
 
 from client_sdk.admin.errors import NotFound
 
@@ -94,7 +95,15 @@ class Collection(Generic[T]):
         Raises:
             NotFound: There is none of this key.
         """
-        return self._make(self._admin.get(f"{self._path}/{key}"))
+        return self._make(self._admin.get(f"{self._path}/{quote(str(key), safe='')}"))
+
+    def __contains__(self, key: object) -> bool:
+        """Whether there is one of this key."""
+        try:
+            self[key]
+        except NotFound:
+            return False
+        return True
 
     def named(self, name: str) -> T:
         """The one of this name; of several the newest.

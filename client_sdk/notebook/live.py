@@ -59,8 +59,8 @@ class LiveView(anywidget.AnyWidget):
     _follower: Follower | None = None
     _together = 0.0
 
-    def __init__(self, url: str, token: str, wish: dict[str, Any]) -> None:
-        self._transport = personal(url, token)
+    def __init__(self, url: str, token: str | None, wish: dict[str, Any]) -> None:
+        self._transport, _ = personal(url, token)
         self._base = self._transport.url
         self._wish = wish
         self._views: set[str] = set()
@@ -131,10 +131,12 @@ class LiveRound(LiveView):
     Args:
         url: The server's address.
         round_id: Of the round, as in its address on the dashboard.
-        token: A personal token (`fsu_…`, from the profile page); it is not kept in the notebook.
+        token: A personal token (`fsu_…`, from the profile page), which the widget does not keep;
+            None for the environment's `FEDSERVER_TOKEN`.
 
     Raises:
         AddressRefused: Plain http to another machine.
+        TokenMissing: No token here, and none in the environment.
 
     Example:
         >>> live = LiveRound("http://127.0.0.1:8000", 7, token=token)
@@ -150,7 +152,7 @@ class LiveRound(LiveView):
     offset = traitlets.Float(_UNKNOWN).tag(sync=True)
     reports = traitlets.Dict().tag(sync=True)
 
-    def __init__(self, url: str, round_id: int, *, token: str) -> None:
+    def __init__(self, url: str, round_id: int, *, token: str | None = None) -> None:
         self._round = int(round_id)
         self._ended = self._followed = False  # the round; by another one, or by the run's end
         super().__init__(url, token, {})  # its run is known once it is read
@@ -226,10 +228,12 @@ class LiveRun(LiveView):
     Args:
         url: The server's address.
         run_id: Of the run, as in its address on the dashboard.
-        token: A personal token (`fsu_…`, from the profile page); it is not kept in the notebook.
+        token: A personal token (`fsu_…`, from the profile page), which the widget does not keep;
+            None for the environment's `FEDSERVER_TOKEN`.
 
     Raises:
         AddressRefused: Plain http to another machine.
+        TokenMissing: No token here, and none in the environment.
 
     Example:
         >>> live = LiveRun("http://127.0.0.1:8000", 3, token=token)
@@ -243,7 +247,7 @@ class LiveRun(LiveView):
     run = traitlets.Dict(allow_none=True, default_value=None).tag(sync=True)
     history = traitlets.Dict(allow_none=True, default_value=None).tag(sync=True)
 
-    def __init__(self, url: str, run_id: int, *, token: str) -> None:
+    def __init__(self, url: str, run_id: int, *, token: str | None = None) -> None:
         self._run = int(run_id)
         wish = {"run": self._run, "kinds": ["run.", "round.", "assignment."]}
         super().__init__(url, token, wish)

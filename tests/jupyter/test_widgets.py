@@ -24,7 +24,8 @@ import numpy as np
 from client_sdk.notebook.progress import show
 from client_sdk.testing import FakeServer, FakeTrainer
 server = FakeServer()
-alice = Participant.enrol(server.url, server.join_code(), name="alice", transport=server.transport)
+code, way = server.join_code(), server.transport
+alice = Participant.enrol(server.url, code, name="alice", profile="shown", transport=way)
 server.open_round()
 data = (np.zeros((10, 3)), np.zeros(10))
 alice.participate(data, rounds=1, trainer=FakeTrainer(), progress=show()).rounds
@@ -74,6 +75,7 @@ def test_a_round_a_run_and_a_participation_are_seen_to_move(
     expect(run).to_contain_text("1 of 1 round published")
     expect(run.locator(".state").first).to_have_text("completed")
     expect(run.locator(".u-over").first).to_be_visible()
+    expect(run.locator("dt").first).to_have_css("float", "none")  # JupyterLab's own rule
     taking = notebook.output(4)
     expect(taking).to_contain_text("Round 1, training")
     expect(taking.locator("tbody tr")).to_have_count(1)

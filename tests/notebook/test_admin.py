@@ -1,9 +1,13 @@
 """The operators' objects against the real server."""
 
+import ast
 import asyncio
 import doctest
 import importlib
+import re
 from collections.abc import Callable
+from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import matplotlib as mpl
@@ -14,6 +18,7 @@ from django.contrib.auth.models import User
 from client_sdk import admin as sdk
 from client_sdk.admin import Admin, Invalid, NotAllowed, NotFound, NotNow
 from client_sdk.errors import AddressRefused, LoginRefused, ServerUnreachable
+from client_sdk.following import TokenMissing
 from journal.models import Event
 from models_app import registry
 from models_app.evaluation import Evaluation
@@ -203,3 +208,42 @@ def test_the_examples_run(admin: Admin, tiny_model: Model, enrolled: Enrol) -> N
         assert found
         for example in found:
             assert runner.run(example).failed == 0, example.name
+
+
+async def test_the_document_tells_the_truth(admin: Admin, tiny_model: Model) -> None:
+    mpl.use("agg")
+    text = (Path(__file__).parent.parent.parent / "docs" / "jupyter.md").read_text()
+    _, _, chapter = text.partition("## For operators")
+    blocks = re.findall(r"^```python\n(.*?)^```$", chapter, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 4
+    names: dict[str, Any] = {"url": admin.url, "token": admin.token}
+    for block in blocks:
+        code = compile(
+            block.replace('"digits"', '"tiny"'),
+            "jupyter.md",
+            "exec",
+            ast.PyCF_ALLOW_TOP_LEVEL_AWAIT,
+        )
+        if "await" in block:
+            ending = asyncio.to_thread(names["run"].stop, reason="enough")
+            waiting = FunctionType(code, names)()
+            await asyncio.gather(waiting, ending)
+        else:
+            await asyncio.to_thread(exec, code, names)
+    assert names["run"].over
+
+
+def test_a_key_is_looked_for(admin: Admin, tiny_model: Model) -> None:
+    assert "tiny" in admin.models
+    assert "nothing" not in admin.models
+    assert "../runs" not in admin.models
+
+
+def test_the_environment_may_hold_the_token(
+    server: str, bob: User, token_of: TokenOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FEDSERVER_TOKEN", raising=False)
+    with pytest.raises(TokenMissing, match="here or in FEDSERVER_TOKEN"):
+        Admin(server)
+    monkeypatch.setenv("FEDSERVER_TOKEN", token_of(bob))
+    assert len(Admin(server).runs) == 0
