@@ -15,6 +15,7 @@ from client_sdk.cli.output import Output, reader_gone
 from client_sdk.cli.parser import parser
 from client_sdk.cli.quiet import quiet
 
+_REMEMBERED = 10_000  # warnings
 _WITH_KERAS = ("taking_part:train", "predicting:predict", "labelling:photos")
 
 Command = Callable[[argparse.Namespace, Output], int]
@@ -69,14 +70,33 @@ def _command(does: str) -> Command:
     return command
 
 
+class Once(logging.Filter):
+    """Lets a warning through once: a broken image is met again in every round."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to say it."""
+        text = record.getMessage()
+        known = text in self._said
+        if len(self._said) < _REMEMBERED:
+            self._said.add(text)
+        return not known
+
+
 def _log(options: argparse.Namespace) -> None:
-    """Logging for people: warnings, or each step with --verbose."""
-    level = logging.DEBUG if options.verbose else logging.WARNING
-    logging.basicConfig(
-        level=level,
-        stream=sys.stderr,
-        format="%(asctime)s %(name)s %(message)s" if options.verbose else "%(message)s",
-    )
+    """Logging for people: each warning once, or each step with --verbose."""
+    root = logging.getLogger()
+    if not root.handlers:  # who calls `main` from a program of their own may have some
+        handler = logging.StreamHandler(sys.stderr)
+        if options.verbose:
+            handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(message)s"))
+        else:
+            handler.addFilter(Once())
+        root.addHandler(handler)
+        root.setLevel(logging.DEBUG if options.verbose else logging.WARNING)
     # httpx writes whole addresses into its log; ours says what matters.
     for name in ("httpx", "httpcore", "websockets", "asyncio", "PIL", "matplotlib"):
         logging.getLogger(name).setLevel(logging.WARNING)

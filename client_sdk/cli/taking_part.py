@@ -12,8 +12,8 @@ from contextlib import closing, suppress
 from datetime import UTC, datetime
 from typing import Any
 
-from client_sdk.cli import codes
-from client_sdk.cli.output import Output
+from client_sdk.cli import codes, watching
+from client_sdk.cli.output import Output, clean
 from client_sdk.cli.parser import LIMITS
 from client_sdk.cli.watching import Watched, read
 from client_sdk.limits import Limits
@@ -53,7 +53,7 @@ def train(options: argparse.Namespace, out: Output) -> int:
 def _data(options: argparse.Namespace, shown: _Shown) -> Any:
     if not options.watch:
         data, count = read(options.data)
-        shown.data(f"{count} examples", count)
+        shown.data(watching.told(options.data, count), count)
         return data
     watched = Watched(options.data, shown.data)
     watched.wait()
@@ -141,10 +141,24 @@ def _place(given: Assignment | None) -> dict[str, Any] | None:
     return {name: getattr(given, name) for name in names}
 
 
-def _log_above(terminal: Terminal) -> None:
-    """Let warnings be printed above the bars, and not through them."""
-    from rich.logging import RichHandler
+class _Above(logging.Handler):
+    """Prints warnings above the bars, and not through them."""
 
-    handler = RichHandler(console=terminal.console, show_path=False, markup=False)
+    def __init__(self, terminal: Terminal) -> None:
+        super().__init__()
+        self._console = terminal.console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one."""
+        text = clean(self.format(record))
+        self._console.print(text, style="yellow", markup=False, soft_wrap=True)
+
+
+def _log_above(terminal: Terminal) -> None:
     root = logging.getLogger()
-    root.handlers[:] = [handler]
+    above = _Above(terminal)
+    for handler in root.handlers:
+        above.setFormatter(handler.formatter)
+        for one in handler.filters:
+            above.addFilter(one)
+    root.handlers[:] = [above]

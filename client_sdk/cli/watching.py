@@ -42,6 +42,12 @@ def read(path: Path) -> tuple[Arrays | Path, int]:
     return path, images
 
 
+def told(path: Path, count: int) -> str:
+    """How much there is, for people."""
+    what = "image" if path.is_dir() else "example"
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 def _read_npz(path: Path) -> Arrays:
     """Arrays x and y of an .npz file; never a pickle."""
     try:
@@ -111,8 +117,8 @@ class Watched:
             kept = "" if self._data is None else "; the data of before are used"
             self._tell(f"{error}{kept}", self._count)
         else:
-            what = "examples" if first else "examples, read anew"
-            self._tell(f"{self._count} {what}", self._count)
+            anew = "" if first else ", read anew"
+            self._tell(told(self._path, self._count) + anew, self._count)
 
 
 def _state(path: Path) -> Iterator[tuple[str, int, int]]:

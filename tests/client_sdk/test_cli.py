@@ -638,6 +638,7 @@ def test_watched_data_are_read_anew_when_they_have_changed(tmp_path: Path, npz: 
     npz.write_bytes(b"half of an npz")
     assert len(watched()[0]) == 12  # type: ignore[index]
     assert [count for _, count in said] == [10, 12, 12]
+    assert [text.partition(",")[0] for text, _ in said[:2]] == ["10 examples", "12 examples"]
     assert said[-1][0].endswith("the data of before are used")
 
 

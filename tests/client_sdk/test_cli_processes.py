@@ -198,6 +198,35 @@ def test_who_reads_half_of_it_and_goes_is_not_complained_at(fedclient: Fedclient
     assert told.returncode in (0, 141)
 
 
+def test_what_is_wrong_with_an_image_is_said_once_and_libraries_do_not_chatter(
+    tmp_path: Path,
+) -> None:
+    code = """
+import logging, os, sys
+from client_sdk import cli
+from client_sdk.cli import taking_part
+
+def train(options, out):
+    for _ in range(3):
+        logging.getLogger("client_sdk").warning("skipped %s", "torn.jpg")
+    os.write(2, b"I0000 00:00:1795386754.321785    6719 port.cc:153] oneDNN operations are on.\\n")
+    os.write(2, b"E0000 00:00:1795386754.321785    6719 port.cc:153] no memory\\n")
+    return 0
+
+taking_part.train = train
+sys.exit(cli.main())
+"""
+    words = [sys.executable, "-c", code, "train", "--data", "x"]
+    told = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert sorted(told.stderr.splitlines()) == [
+        "E0000 00:00:1795386754.321785    6719 port.cc:153] no memory",
+        "skipped torn.jpg",
+    ]
+    told = subprocess.run([*words, "--verbose"], capture_output=True, text=True, check=True)
+    assert told.stderr.count("skipped torn.jpg") == 3
+    assert "oneDNN" in told.stderr
+
+
 def test_sigterm_gives_back_what_is_under_way(server: FakeServer, url: str, npz: Path) -> None:
     subprocess.run([BIN / "fedclient", "join", url, server.join_code()], check=True)
     server.open_round()
