@@ -4,7 +4,9 @@ import re
 
 import pytest
 from django.contrib.auth.models import Group, User
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from accounts.models import PersonalToken
@@ -33,6 +35,13 @@ def test_alice_makes_bob_an_owner(alice: User, bob: User) -> None:
     answer = signed_in(alice).post(address, form_of(bob, Role.OWNER, is_staff="on"))
     assert answer.status_code == 302, answer.context["adminform"].errors
     assert Role.OWNER in roles_of(User.objects.get(pk=bob.pk))
+
+
+def test_a_page_asks_once_who_bob_is(bob: User) -> None:
+    browser = signed_in(bob)
+    with CaptureQueriesContext(connection) as asked:
+        assert browser.get(reverse("admin:index")).status_code == 200
+    assert sum("auth_group" in query["sql"] for query in asked) == 1
 
 
 def test_the_list_of_people_names_their_roles(alice: User, bob: User, victor: User) -> None:
