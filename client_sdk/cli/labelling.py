@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from contextlib import suppress
+import errno
 
 from client_sdk.cli import codes
 from client_sdk.cli.output import Output
@@ -22,7 +22,7 @@ def photos(options: argparse.Namespace, out: Output) -> int:
             out.say("The link opens one browser, once. Ctrl-C ends it.")
             out.line({"url": link, "folder": folder})
 
-        with suppress(KeyboardInterrupt):  # that is how it ends
+        try:
             serve(
                 participant,
                 folder,
@@ -31,4 +31,11 @@ def photos(options: argparse.Namespace, out: Output) -> int:
                 model=options.model,
                 on_ready=ready,
             )
+        except KeyboardInterrupt:
+            return codes.OK  # that is how it ends
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            expected = "a port that is free, or none for any"
+            raise codes.UsageError(f"Expected {expected}. Received: {options.port}") from None
     return codes.OK

@@ -793,6 +793,40 @@ def test_every_limit_has_an_option() -> None:
     assert set(LIMITS) == set(Limits.__dataclass_fields__)
 
 
+# --- The shape of JSON ---
+
+
+def documented(command: str) -> set[str]:
+    """The names that the document gives for a command's object."""
+    document = (Path(__file__).parents[2] / "docs" / "fedclient.md").read_text()
+    row = re.search(rf"^\| `{command}` \| (.*) \|$", document, re.MULTILINE)
+    assert row is not None, command
+    return set(re.findall(r"`(\w+)`", row[1]))
+
+
+def test_what_programs_get_is_documented(
+    server: FakeServer, url: str, npz: Path, run: Run, run_json: Json
+) -> None:
+    who = run_json("join", url, server.join_code(), "--name", "alice")[1]
+    assert set(who) == documented("join")
+    assert set(run_json("status")[1]) == documented("join") | documented("status")
+    told = run_json("test")[1]
+    assert set(told) | set(told["checks"][0]) == documented("test")
+    server.open_round()
+    run("train", "--data", npz, "--rounds", 1)
+    told = run_json("log")[1]
+    assert set(told) | {name for one in told["entries"] for name in one} <= documented("log")
+    for command in ("profiles", "rotate-key", ("leave", "--yes")):
+        words = (command,) if isinstance(command, str) else command
+        assert set(run_json(*words)[1]) == documented(words[0])
+    assert set(run_json("completion", "bash")[1]) == documented("completion")
+
+
+def test_a_port_that_is_taken_is_said(url: str, joined: Profile, run: Run) -> None:
+    code, _, err = run("photos", "--no-browser", "--port", url.rpartition(":")[2])
+    assert (code, "a port that is free" in err) == (cli.USAGE, True)
+
+
 # --- Times ---
 
 NOW = datetime(2027, 1, 31, 12, tzinfo=UTC)
