@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +13,16 @@ from client_sdk.participant import Participant
 from client_sdk.testing import FakeServer
 
 Join = Callable[..., Participant]
+
+if os.environ.get("KERAS_BACKEND") == "jax":
+    # Tests compile often and compute little.
+    os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "jax: one of the keras tests that `KERAS_BACKEND=jax` repeats in `make test`"
+    )
 
 
 @pytest.fixture(autouse=True)

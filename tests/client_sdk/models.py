@@ -19,6 +19,8 @@ SQUARES = {"loss": "mean_squared_error", "from_logits": False}
 ABSOLUTES = {"loss": "mean_absolute_error", "from_logits": False}
 
 # `KERAS_BACKEND=jax` runs the same tests on JAX, but for those about TensorFlow's graphs.
+# A few of them, which between them touch everything that differs, do so in each `make test`.
+on_jax_too = pytest.mark.jax
 on_tensorflow = pytest.mark.skipif(
     os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow", reason="about TensorFlow alone"
 )

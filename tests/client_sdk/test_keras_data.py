@@ -13,7 +13,7 @@ import pytest
 from client_sdk.data import TrainingDataRefused, read_for
 from client_sdk.participant import Participant
 from client_sdk.training import Trainer
-from tests.client_sdk.models import CROSSENTROPY, SQUARES, Server, line
+from tests.client_sdk.models import CROSSENTROPY, SQUARES, Server, line, on_jax_too
 from tests.client_sdk.test_data import photo, put
 
 pytestmark = pytest.mark.keras
@@ -93,6 +93,7 @@ def test_a_tensorflow_dataset_trains_as_its_arrays_do(
     )
 
 
+@on_jax_too
 @pytest.mark.parametrize("workers", [1, 3])
 def test_a_py_dataset_trains_as_its_arrays_do(
     keras: ModuleType, server: Server, alice: Trainer, unshuffled: None, workers: int
@@ -193,6 +194,7 @@ def test_a_folder_trains_as_its_photos_do(server: Server, alice: Trainer, tmp_pa
 # --- Through a round ----------------------------------------------------------------------------
 
 
+@on_jax_too
 @pytest.mark.parametrize("kind", ["folder", "dataset"])
 def test_bob_takes_part_with_what_he_has(
     server: Server, join: Any, tmp_path: Path, kind: str

@@ -21,7 +21,7 @@ from client_sdk.served import NoModel
 from client_sdk.testing import FakeServer
 from client_sdk.training import Trainer, TrainingLoop
 from client_sdk.wire import FEDERATED, LOCAL, InputSpec
-from tests.client_sdk.models import CROSSENTROPY, SQUARES, Server, line
+from tests.client_sdk.models import CROSSENTROPY, SQUARES, Server, line, on_jax_too
 from tests.client_sdk.test_data import photo, put
 
 pytestmark = pytest.mark.keras
@@ -78,6 +78,7 @@ DARK, BRIGHT = np.zeros((1, 4, 4, 3), np.uint8), np.full((1, 4, 4, 3), 255, np.u
 DATA = np.concatenate([DARK, BRIGHT]), np.array([0, 2])
 
 
+@on_jax_too
 def test_what_a_photo_shows_is_said_with_all_scores_and_the_version(
     alice: Participant, server: FakeServer, described: Server, tmp_path: Path
 ) -> None:
@@ -91,6 +92,7 @@ def test_what_a_photo_shows_is_said_with_all_scores_and_the_version(
     assert black.scores == pytest.approx(dict.fromkeys(LABELS, 1 / 3))
 
 
+@on_jax_too
 def test_the_model_is_ones_own_and_the_log_says_which(
     alice: Participant, server: FakeServer, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -102,6 +104,7 @@ def test_the_model_is_ones_own_and_the_log_says_which(
     assert alice.predict(BRIGHT)[0].scores == pytest.approx(dict.fromkeys(LABELS, 1 / 3))
 
 
+@on_jax_too
 def test_it_is_evaluated_on_data_that_stay_here(
     alice: Participant, server: FakeServer, described: Server
 ) -> None:
@@ -113,14 +116,17 @@ def test_it_is_evaluated_on_data_that_stay_here(
         alice.evaluate((DATA[0], DATA[1] + 1))
 
 
-def test_the_server_is_asked_once_a_minute_and_not_for_each_photo(
+def test_the_server_is_asked_now_and_then_and_not_for_each_photo(
     alice: Participant, server: FakeServer
 ) -> None:
     for _ in range(3):
         alice.predict(DARK)
     assert server.requests.count("GET models/digits") == 1
-    assert alice.served().fresh
+    alice.forget_served()  # as after a round
+    alice.predict(DARK)
     assert server.requests.count("GET models/digits") == 2
+    assert alice.served().fresh
+    assert server.requests.count("GET models/digits") == 3
 
 
 def test_two_versions_can_be_compared(
@@ -266,6 +272,7 @@ def test_a_plain_value_stays_one(keras: ModuleType) -> None:
     assert bob.predict(np.array([[-3.5]]))[0].scores == {"0": -3.5}
 
 
+@on_jax_too
 def test_ones_own_layers_are_used_where_they_stay_here(keras: ModuleType) -> None:
     layers = [keras.Input((1,)), keras.layers.Dense(1, name="body")]
     head = keras.layers.Dense(1, name="head")
