@@ -98,7 +98,7 @@ export class Changes {
     say(this.#found, "Asking the server …");
     try {
       const { answer } = await this.#ask({ do: "refresh" });
-      say(this.#found, answer.newer ? "A newer version is out, and in use from now on." : "No newer version was found.");
+      say(this.#found, answer.newer ? "A newer version is out, and in use from now on." : answer.asked ? "No newer version is out." : "The server could not be asked.");
     } catch (error) {
       say(this.#found, error.message);
     }

@@ -185,10 +185,17 @@ class Closer {
     this.element.addEventListener("click", (event) => event.target === this.element && this.close());
     this.element.addEventListener("close", () => { this.id = null; this.#picture.clear(); this.#from?.focus(); });
     this.element.addEventListener("keydown", (event) => {
-      const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-      if (by && !event.target.matches("input")) this.#step(by);
+      if (!event.target.matches("input") && !event.ctrlKey && !event.metaKey && !event.altKey) this.#key(event.key);
       event.stopPropagation(); // none of a notebook's shortcuts
     });
+  }
+
+  #key(key) {
+    const by = { ArrowRight: 1, ArrowLeft: -1 }[key];
+    const label = /^[1-9]$/.test(key) ? this.#labels.at(Number(key)) : null;
+    if (by) this.#step(by);
+    else if (label) this.#relabel(label);
+    else if (key === "Delete") this.#remove();
   }
 
   know(state) {

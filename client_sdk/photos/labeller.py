@@ -12,7 +12,7 @@ It knows no transport. Whoever shows it (the page of `app`, the widget of a note
     undo                                photo
     gallery     label, start, count     photos, total
     thumbs      ids                     ids, and a small picture for each
-    refresh                             newer
+    refresh                             newer, asked (whether the server could be)
     train                               -
     cancel                              -
     compare                             -
@@ -284,8 +284,8 @@ class Labeller:
         return {"ids": list(made)}, list(made.values())
 
     def _do_refresh(self, _: Mapping[str, Any], __: list[bytes]) -> Answer:
-        newer = self._look()
-        return {"newer": newer}, []
+        newer, trouble = self._look(), self._recogniser.trouble
+        return {"newer": newer, "asked": trouble is None or trouble.code == "no_photos"}, []
 
     def _do_train(self, _: Mapping[str, Any], __: list[bytes]) -> Answer:
         if self._part is not None and not self._part.over:

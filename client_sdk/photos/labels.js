@@ -21,6 +21,7 @@ class Choice {
   show({ label, score }, { number, current }) {
     this.label = label;
     say(this.name, label);
+    this.name.title = label; // it may be longer than its place
     say(this.key, number);
     this.key.hidden = !number;
     const known = score !== null && score !== undefined;

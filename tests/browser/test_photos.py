@@ -230,8 +230,12 @@ def test_all_of_it_goes_by_the_keyboard_alone(place: Place) -> None:
     expect(dialog.get_by_role("heading", name="apple")).to_be_visible()
     page.keyboard.press("ArrowRight")
     expect(dialog.get_by_role("heading", name="plum")).to_be_visible()
+    second = dialog.locator(".lb-choice-name").nth(1).inner_text()
+    page.keyboard.press("2")
+    expect(dialog.get_by_role("heading", name=second)).to_be_visible()
     page.keyboard.press("Escape")
     expect(dialog).to_be_hidden()
+    assert place.files() == sorted(["apple", second])
 
 
 def reach(page: Page, name: str, **options: Any) -> None:

@@ -69,7 +69,7 @@ def test_it_learns_from_a_few_photos_and_shows_what_changed(
 
     deltas = server.updates[0].deltas
     server.serve_version({name: value + deltas[name] for name, value in described.weights.items()})
-    assert do(labeller, "refresh") == {"newer": True}
+    assert do(labeller, "refresh")["newer"]
     eventually(lambda: labeller.state()["changes"] is not None, 30)
     changes = labeller.state()["changes"]
     assert (changes["before"], changes["after"], changes["photos"]) == (1, 2, 12)

@@ -400,7 +400,7 @@ def test_a_newer_version_is_compared_on_ones_own_photos(
         label(labeller, name, 3)
     assert refused(labeller, {"do": "compare"}) == "no_earlier"
     alice.has = FruitModel(2)
-    assert do(labeller, "refresh") == {"newer": True}
+    assert do(labeller, "refresh") == {"newer": True, "asked": True}
     eventually(lambda: labeller.state()["changes"] is not None)
     changes = labeller.state()["changes"]
     assert (changes["before"], changes["after"], changes["photos"]) == (1, 2, 6)
