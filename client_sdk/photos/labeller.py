@@ -158,11 +158,7 @@ class Labeller:
     def _labels(self) -> list[dict[str, Any]]:
         """The model's labels in its order, then folders that it has no label for."""
         counts, known = self.gallery.counts(), self._recogniser.labels
-        loose = {_same(label): label for label in counts}
-        lines = [
-            {"label": label, "count": counts.pop(loose.get(_same(label), label), 0), "known": True}
-            for label in known
-        ]
+        lines = [{"label": label, "count": counts.pop(label, 0), "known": True} for label in known]
         if len(lines) > _LABELS_SHOWN:
             lines = [line for line in lines if line["count"]]
         others = [(label, count) for label, count in counts.items() if count]
@@ -235,9 +231,9 @@ class Labeller:
         return answer, [picture, self._seen(picture)]
 
     def _do_label(self, content: Mapping[str, Any], _: list[bytes]) -> Answer:
-        label = _text(content, "label").strip()
+        label = unicodedata.normalize("NFC", _text(content, "label").strip())
         known = self._recogniser.labels
-        if known and _same(label) not in map(_same, known):
+        if known and label not in known:
             raise Refused(
                 "label_unknown", f"Expected one of the model's labels. Received: {label!r:.60}"
             )
@@ -365,6 +361,8 @@ class Labeller:
     def _look(self) -> bool:
         """Ask for a newer version; what is on the page is recognised anew when there is one."""
         held = self._recogniser.served is not None
+        if self._part is not None:
+            self._part.follow(self._participant.assignment)
         newer = self._recogniser.look()
         if newer and held:
             self._in_background(self._compare_unasked)
@@ -451,11 +449,6 @@ def _line(found: Photo) -> dict[str, Any]:
 
 def _plain(trouble: Any) -> dict[str, str] | None:
     return {"code": trouble.code, "text": trouble.text} if trouble is not None else None
-
-
-def _same(label: str) -> str:
-    """A label as its folder has it: in one normal form."""
-    return unicodedata.normalize("NFC", label)
 
 
 def _text(content: Mapping[str, Any], name: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -149,7 +150,7 @@ class Recogniser:
     @property
     def labels(self) -> list[str]:
         """The model's labels, in its order; none while there is no model."""
-        return list(self.served.labels) if self.served is not None else []
+        return list(map(_same, self.served.labels)) if self.served is not None else []
 
     def look(self) -> bool:
         """Ask for the newest version, and take it.
@@ -277,7 +278,7 @@ class Recogniser:
         after, before = self.served, self.earlier
         if after is None or before is None:
             return None
-        known = set(after.labels)
+        known = set(self.labels)
         photos = [one for one in self._gallery.photos() if not known or one.label in known]
         if self._earlier is not None and self._earlier.version == before:
             self.recognise_all(photos, self._earlier, lambda part: on_progress(part / 2))
@@ -329,8 +330,17 @@ def _examples(
 
 
 def _ranked(version: int, scores: Mapping[str, float]) -> Recognition:
-    ranked = sorted(scores.items(), key=lambda one: -one[1])
+    ranked = sorted(((_same(label), score) for label, score in scores.items()), key=_least)
     return Recognition(version, tuple(ranked))
+
+
+def _least(one: Verdict) -> float:
+    return -one[1]
+
+
+def _same(label: str) -> str:
+    """A label as a folder's is read: in one normal form."""
+    return unicodedata.normalize("NFC", label)
 
 
 # --- Between two starts -------------------------------------------------------------------------

@@ -10,10 +10,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict
 from typing import Any, Final
 
 from client_sdk.errors import ParticipantError, ProfileInUse, TrainingFailed
 from client_sdk.participation import Event
+from client_sdk.receipts import Receipt
 
 log = logging.getLogger("client_sdk")
 
@@ -62,6 +65,7 @@ class TakingPart:
         self._take_part, self._prepare = take_part, prepare
         self._changed, self._ended = changed, ended
         self._stop = threading.Event()
+        self._receipt: Receipt | None = None
         self._thread = threading.Thread(target=self._run, name="fedclient-photos", daemon=True)
         self.state: dict[str, Any] = {
             "phase": "preparing",
@@ -91,6 +95,20 @@ class TakingPart:
     def join(self, seconds: float) -> None:
         """Wait for the end, for so long at most."""
         self._thread.join(seconds)
+
+    def follow(self, ask: Callable[[int], Mapping[str, Any]]) -> None:
+        """Ask what became of the update, as long as more can be known of it.
+
+        Args:
+            ask: what the server says of an assignment, by its id.
+        """
+        receipt = self._receipt
+        if receipt is None or receipt.final or not self.over:
+            return
+        with suppress(ParticipantError):  # another time
+            self._receipt = receipt.after(ask(receipt.assignment))
+            if self._receipt != receipt:
+                self._say(receipt=_told(self._receipt))
 
     def _run(self) -> None:
         try:
@@ -151,31 +169,16 @@ class TakingPart:
         point = {"epoch": data["epoch"], **data.get("metrics", {})}
         return {"epochs": [*self.state["epochs"], point], "of": data["epochs"]}
 
-    def _on_uploading(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        return {"bytes": data.get("bytes")}
-
     def _on_uploaded(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        about = self.state["assignment"] or {}
-        return {
-            "receipt": {
-                "round": about.get("round"),
-                "number": about.get("number"),
-                "version": about.get("version"),
-                "samples": data.get("samples"),
-                "bytes": self.state.get("bytes"),
-                "state": "uploaded",
-                "code": "",
-                "reason": "",
-                "published": None,
-            }
-        }
+        self._receipt = data["receipt"]
+        return {"receipt": _told(self._receipt)}
 
     def _on_receipt(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        told = data.get("receipt", data)
-        names = ("round", "number", "version", "samples", "bytes", "state", "code", "reason")
-        found = {name: _part(told, name) for name in (*names, "published")}
-        kept = self.state["receipt"] or {}
-        return {"receipt": kept | {name: one for name, one in found.items() if one is not None}}
+        receipt: Receipt = data["receipt"]
+        if self._receipt is None or receipt.assignment != self._receipt.assignment:
+            return {}  # of an update that was sent another day
+        self._receipt = receipt
+        return {"receipt": _told(receipt)}
 
     def _on_closed(self, data: Mapping[str, Any]) -> dict[str, Any]:
         reason = str(data.get("reason") or "").replace("_", " ")
@@ -191,8 +194,8 @@ class TakingPart:
         return {"detail": str(data.get("detail") or data.get("reason") or "")}
 
 
-def _part(told: Any, name: str) -> Any:
-    return told.get(name) if isinstance(told, Mapping) else getattr(told, name, None)
+def _told(receipt: Receipt) -> dict[str, Any]:
+    return asdict(receipt) | {"final": receipt.final}
 
 
 def _about(assignment: Any) -> dict[str, Any]:

@@ -95,11 +95,11 @@ export class Training {
   #showReceipt(receipt, phase) {
     this.#receipt.hidden = !receipt || phase !== "done";
     if (this.#receipt.hidden) return;
-    const { number, round, version, samples, bytes, state, reason, code, published } = receipt;
+    const { number, round, version, samples, bytes, state, reason, code, published, final } = receipt;
     const why = reason || code?.replaceAll("_", " ");
     const lines = [
       ["Round", number || round], ["Trained from", version && `version ${version}`], ["Samples", samples], ["Sent", bytes && size(bytes)],
-      ["Why", state === "accepted" ? "" : why], ["Came of it", published ? `version ${published}` : state === "accepted" ? "the round goes on" : ""],
+      ["Why", state === "accepted" ? "" : why], ["Came of it", published ? `version ${published}` : state !== "accepted" ? "" : final ? "no version" : "the round goes on"],
     ].filter(([, value]) => value);
     this.#receipt.replaceChildren(
       h("p", { class: "lb-receipt-head" }, h("strong", {}, "Receipt"), h("span", { class: "lb-state", "data-state": state }, VERDICTS[state] ?? state)),

@@ -373,6 +373,18 @@ def test_to_train_takes_part_in_one_round_and_gives_a_receipt(
     assert receipt["bytes"] == len(server.updates[0].body)
     assert training["settings"] == {"epochs": 2, "batch_size": 8, "learning_rate": 0.1}
     assert [one["loss"] for one in training["epochs"]] == [1.0, 0.5]
+    assert (receipt["state"], receipt["final"]) == ("uploaded", False)
+    # The verdict comes when somebody looks again, and then what came of the round.
+    (assignment,) = server._places.values()
+    assignment.state = "accepted"
+    assignment.document["phase"] = "aggregating"
+    do(labeller, "refresh")
+    receipt = labeller.state()["training"]["receipt"]
+    assert (receipt["state"], receipt["published"], receipt["final"]) == ("accepted", None, False)
+    assignment.document |= {"phase": "published", "published": 2}
+    do(labeller, "refresh")
+    receipt = labeller.state()["training"]["receipt"]
+    assert (receipt["published"], receipt["final"]) == (2, True)
 
 
 def test_what_waits_for_a_round_can_be_cancelled(labeller: Labeller, server: FakeServer) -> None:
