@@ -18,8 +18,8 @@ LOCK := requirements/locked.txt
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := install
-.PHONY: install demo jupyter up test lint types checks test-sqlite browser test-postgresql \
-    screenshots format vendor lock clean
+.PHONY: install demo jupyter up test lint types checks test-jax test-sqlite browser \
+    test-postgresql screenshots format vendor lock clean
 
 install: $(INSTALLED)
 
@@ -30,11 +30,9 @@ $(INSTALLED): $(LOCK) pyproject.toml requirements/install.sh
 demo jupyter up: install
 	@$(BIN)/python manage.py $@ $(ARGS)
 
-# One after the other, the quick ones first, even under make -j.
+# The quick ones first, side by side, as each keeps one processor busy; the tests keep all.
 test: install
-	@$(MAKE) --no-print-directory lint
-	@$(MAKE) --no-print-directory types
-	@$(MAKE) --no-print-directory checks
+	@$(MAKE) --no-print-directory --jobs=4 lint types checks test-jax
 	@$(MAKE) --no-print-directory test-sqlite
 	@$(MAKE) --no-print-directory test-postgresql
 
@@ -53,8 +51,11 @@ checks: install
 	    FEDSERVER_ALLOWED_HOSTS=fedserver.example FEDSERVER_HTTPS=true FEDSERVER_PROXIES=1 \
 	    $(BIN)/python manage.py check --deploy --fail-level WARNING
 
+# A process for each processor, but for more than four: each imports everything that is tested.
+PYTEST := $(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4
+
 test-sqlite: install browser
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 # The browser tests' Chromium, where it is missing and can be had.
 browser:
@@ -65,7 +66,11 @@ screenshots: install browser
 
 # What touches the database, once more, but for what does not depend on which database it is.
 test-postgresql: install
-	$(BIN)/python -m pytest --database=postgresql -m "not keras and not browser and not walk" $(ARGS)
+	$(PYTEST) --database=postgresql -m "not keras and not browser and not alike" $(ARGS)
+
+# What trains, once more, on Keras' other backend: a process has one.
+test-jax: install
+	KERAS_BACKEND=jax $(BIN)/python -m pytest tests/client_sdk -m jax -q
 
 format: install
 	$(BIN)/ruff check --fix

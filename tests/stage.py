@@ -2,6 +2,9 @@
 
 A plugin (`-p tests.stage`, in pyproject.toml) and no conftest, because pytest-django sets Django
 up before it reads the first conftest.
+
+With `-n` (pytest-xdist) several processes run the tests, and each sets a stage of its own: home,
+database, broker and browser are nobody else's. The process that hands the tests out runs none.
 """
 
 import os
@@ -11,12 +14,23 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
+from xdist.workermanage import WorkerController
 
 from tests.postgres import Postgres, PostgresUnavailable
 
 _postgres = pytest.StashKey[Postgres]()
 _home = pytest.StashKey[Path]()
 _missing = pytest.StashKey[dict[str, str]]()  # what cannot be had, and why
+# The longest files, first of all: else one process is still at them when the others are done.
+_LONGEST = (
+    "tests/faults/",
+    "tests/fedserver/test_up_and_demo.py",
+    "tests/end_to_end/",
+    "tests/jupyter/",
+    "tests/browser/",
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,13 +50,34 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
     (home / "static").mkdir()  # WhiteNoise warns where it is missing
     os.environ["FEDSERVER_HOME"] = str(home)
     os.environ["DATABASE_URL"] = f"sqlite:///{home / 'db.sqlite3'}"
-    if early_config.known_args_namespace.database == "postgresql":
+    if early_config.known_args_namespace.database == "postgresql" and not _hands_out(early_config):
         _start_postgres(early_config, home)
     # A bell that is rung must ring nowhere, unless the test asks for the `valkey` fixture.
     # A thread that served a test must not keep its connection, or no database could be dropped.
     os.environ["FEDSERVER_CONN_MAX_AGE"] = "0"
     os.environ["REDIS_URL"] = f"unix://{home / 'valkey.sock'}"
     return (yield)
+
+
+def _hands_out(config: pytest.Config) -> bool:
+    """Whether the tests run in other processes than this one."""
+    asked = getattr(config.known_args_namespace, "numprocesses", None)
+    return bool(asked) and "PYTEST_XDIST_WORKER" not in os.environ
+
+
+class ByFile(LoadFileScheduling):
+    """A file's tests in one process, as what they share is made once; so with Keras, JupyterLab."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        if "/test_keras_" in file:
+            return "keras"  # imported by one process
+        return "jupyter" if file.startswith("tests/jupyter/") else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
+    config.option.loadscopereorder = False  # see _order
+    return ByFile(config, log)
 
 
 def _start_postgres(config: pytest.Config, home: Path) -> None:
@@ -60,12 +95,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     Where PostgreSQL was asked for and cannot be had, nothing runs on SQLite in its name.
     """
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=_order)
     if config.option.database == "postgresql":
         others = [item for item in items if not _touches_the_database(item)]
         config.hook.pytest_deselected(items=others)
         items[:] = [item for item in items if _touches_the_database(item)]
     if reason := config.stash[_missing].get("PostgreSQL"):
         _skip(items, f"PostgreSQL: {reason}")
+
+
+def _order(item: pytest.Item) -> int:
+    """Keras, then the longest files, then the others; else as they were."""
+    if "/test_keras_" in item.nodeid:
+        return 0
+    return 2 - item.nodeid.startswith(_LONGEST)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -90,8 +134,16 @@ def _touches_the_database(item: pytest.Item) -> bool:
     return bool(item.get_closest_marker("django_db") or asked & fixtures)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: WorkerController) -> None:
+    """What one of the processes could not have, nobody had."""
+    node.config.stash[_missing].update(getattr(node, "workeroutput", {}).get("missing", {}))
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Under CI a skip for want of PostgreSQL or Chromium is a failure."""
+    if (told := getattr(session.config, "workeroutput", None)) is not None:
+        told["missing"] = session.config.stash[_missing]
     if session.config.stash[_missing] and os.environ.get("CI") == "true":
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

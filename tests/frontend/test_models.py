@@ -367,6 +367,7 @@ def test_bob_has_a_version_measured_again(operator: Client, grown: Model, valkey
 # --- Registering ----------------------------------------------------------------------------------
 
 
+@pytest.mark.alike
 def test_bob_registers_a_model_from_its_two_parts(operator: Client, parts: dict[str, Path]) -> None:
     with (
         parts["architecture"].open("rb") as architecture,

@@ -31,7 +31,7 @@ from rounds.models import JoinCode, Run
 from tests.browser import scene as scenes
 from tests.rounds.conftest import person
 
-pytestmark = pytest.mark.walk
+pytestmark = pytest.mark.alike
 
 # --- The people, and what they may meet -------------------------------------------------------
 

@@ -122,6 +122,7 @@ def upload(**files: bytes) -> dict[str, object]:
     return given | {name: SimpleUploadedFile(name, data) for name, data in files.items()}
 
 
+@pytest.mark.alike
 def test_an_operator_uploads_a_model(sign_in: SignIn, parts: dict[str, Path]) -> None:
     client = sign_in("bob", "operator")
     assert "Keras file" in client.get("/admin/models_app/model/add/").content.decode()

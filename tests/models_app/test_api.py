@@ -198,6 +198,7 @@ def test_a_version_is_downloaded_as_safetensors(
     np.testing.assert_array_equal(opened["0000.body.kernel"], tensors["0000.body.kernel"])
 
 
+@pytest.mark.alike
 def test_a_version_is_downloaded_as_keras_file(api: Api, digits: Model) -> None:
     answer = api("charlie", "viewer").get("/api/v1/models/digits/versions/published/export")
     with zipfile.ZipFile(io.BytesIO(content(answer))) as archive:
@@ -212,6 +213,7 @@ def test_other_forms_are_refused(api: Api, digits: Model) -> None:
 # --- In -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.alike
 def test_an_operator_uploads_a_model_and_then_better_weights(
     api: Api, parts: dict[str, Path]
 ) -> None:

@@ -14,6 +14,7 @@ from models_app.models import Model
 pytestmark = pytest.mark.django_db
 
 
+@pytest.mark.alike
 def test_alice_registers_a_model_from_its_parts(
     parts: dict[str, Path], tmp_path: Path, user: Callable[[str, str], User]
 ) -> None:

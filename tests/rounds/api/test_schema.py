@@ -24,7 +24,7 @@ from accounts.models import PersonalToken
 from rounds.api.schema import DOORS
 from tests.rounds.api.conftest import Scene
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.alike]
 
 CHECKS = [
     not_a_server_error,
