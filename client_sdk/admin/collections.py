@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 T = TypeVar("T", bound="Thing")
 
 _PAGE = 200
+LEFT = 'style="text-align: left"'  # where JupyterLab has it otherwise
 _SHOWN = 20  # rows of a collection's own picture; a frame has all
 
 
@@ -130,7 +131,9 @@ class Collection(Generic[T]):
             With their keys as index, times as times, and nested values in columns such as
             `metrics.accuracy`.
         """
-        return frame_of(self.documents(), self._kind.key, self._kind.columns())
+        frame = frame_of(self.documents(), self._kind.key, self._kind.columns())
+        first = [name for name in self._kind.shown if name in frame.columns]
+        return frame[[*first, *(name for name in frame.columns if name not in first)]]
 
     def __repr__(self) -> str:
         narrowed = "".join(f", {name}={value!r}" for name, value in self._filters.items())
@@ -141,9 +144,9 @@ class Collection(Generic[T]):
         asked = {**self._filters, "ordering": f"-{self._kind.order}", "page_size": _SHOWN}
         things = [self._make(one) for one in self._admin.get(self._path, asked)["results"]]
         names = self._kind.shown
-        head = "".join(f"<th>{html.escape(name.replace('_', ' '))}</th>" for name in names)
+        head = "".join(f"<th {LEFT}>{html.escape(name.replace('_', ' '))}</th>" for name in names)
         rows = "".join(
-            "<tr>" + "".join(f"<td>{one.cell(name)}</td>" for name in names) + "</tr>"
+            "<tr>" + "".join(f"<td {LEFT}>{one.cell(name)}</td>" for name in names) + "</tr>"
             for one in things
         )
         more = (
@@ -151,7 +154,7 @@ class Collection(Generic[T]):
         )
         what = self._kind.__name__.lower().replace("joincode", "join code")
         return (
-            f"<table><caption style='text-align: left'>{count} {what}{'' if count == 1 else 's'}"
+            f"<table><caption {LEFT}>{count} {what}{'' if count == 1 else 's'}"
             f"{more}</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
         )
 

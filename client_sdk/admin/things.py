@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from client_sdk.admin.collections import Collection, is_time, moment
+from client_sdk.admin.collections import LEFT, Collection, is_time, moment
 from client_sdk.admin.history import History
 from client_sdk.admin.waiting import until_over
 
@@ -82,8 +82,8 @@ class Thing:
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f"<tr><th style='text-align: left'>{html.escape(name.replace('_', ' '))}</th>"
-            f"<td style='text-align: left'>{self.cell(name)}</td></tr>"
+            f"<tr><th {LEFT}>{html.escape(name.replace('_', ' '))}</th>"
+            f"<td {LEFT}>{self.cell(name)}</td></tr>"
             for name in self.shown
         )
         return f"<table><tbody>{rows}</tbody></table>"
@@ -507,7 +507,7 @@ def _said(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, datetime):
-        return value.strftime("%Y-%m-%d %H:%M:%S")
+        return value.astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, Mapping):

@@ -81,6 +81,7 @@ def test_lists_are_frames_whatever_their_length(
     assert len(admin.participants) == 5
     assert "5 of /participants" in repr(admin.participants)
     assert "5 participants" in admin.participants._repr_html_()
+    assert list(frame.columns)[:2] == ["name", "state"]
     assert list(admin.models.frame().index) == ["tiny"]
     assert admin.models.frame().loc["tiny", "served.number"] == 1
     assert list(admin.models["tiny"].versions.frame()["stage"]) == ["published"]

@@ -1,8 +1,11 @@
 """What `%load_ext client_sdk.notebook` gives, and the widget of a participation."""
 
 import doctest
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -10,7 +13,7 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 import client_sdk.notebook
-from client_sdk.notebook import Admin, LiveRound, progress
+from client_sdk.notebook import Admin, LiveRound, live, modules, progress
 from client_sdk.notebook.progress import Progress
 from client_sdk.participant import Participant
 from client_sdk.participation import KINDS, Event
@@ -47,6 +50,14 @@ def test_what_is_offered_is_there() -> None:
     assert Admin.__module__ == "client_sdk.admin.admin"
     with pytest.raises(AttributeError, match="nothing"):
         client_sdk.notebook.__getattr__("nothing")
+
+
+def test_an_operators_script_needs_no_notebook() -> None:
+    code = "import sys, client_sdk.admin, client_sdk.notebook, client_sdk.notebook.modules\n"
+    code += "print(*sys.modules)"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy = {"anywidget", "pandas", "matplotlib", "IPython", "keras", "tensorflow", "django"}
+    assert not heavy & set(told.stdout.split())
 
 
 # --- Progress ---
@@ -119,7 +130,9 @@ def test_a_participation_is_shown_from_beginning_to_end(
     assert progress.view.over
 
 
-def test_the_example_runs() -> None:
+@pytest.mark.parametrize("module", [live, modules, progress], ids=lambda module: module.__name__)
+def test_the_examples_run(module: ModuleType) -> None:
     finder, runner = doctest.DocTestFinder(exclude_empty=True), doctest.DocTestRunner(verbose=False)
-    for example in finder.find(progress):
+    for example in finder.find(module, extraglobs={"token": "fsu_secret"}):
         assert runner.run(example).failed == 0
+    assert runner.summarize(verbose=False).attempted
