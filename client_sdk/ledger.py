@@ -133,13 +133,11 @@ class Ledger:
         names = sum(len(name) for name in entry.tensors)
         if names > _NAMES_LIMIT:
             entry = replace(entry, tensors=(*_first(entry.tensors), "…"))
-        line = json.dumps(entry.to_json(), ensure_ascii=False, allow_nan=False)
-        with self._open() as (descriptor, size):
-            new = size == 0
-            if size + len(line) > self.limit:
-                descriptor = self._shorten(descriptor)
+        line = _line(entry)
+        with self._open(len(line)) as descriptor:
+            new = os.fstat(descriptor).st_size == 0
             torn = b"" if _ends_well(descriptor) else b"\n"  # the last writer was killed
-            _write(descriptor, torn + line.encode() + b"\n")
+            _write(descriptor, torn + line)
             if durable:
                 os.fsync(descriptor)
             if new and durable:
@@ -157,30 +155,30 @@ class Ledger:
         """Updates of which it is not known here what became of them."""
         return [one for one in self.entries() if one.kind == "update" and one.state in _OPEN]
 
-    def _shorten(self, descriptor: int) -> int:
-        """Keep the newest half; answers with the descriptor of the new file."""
+    @contextmanager
+    def _open(self, length: int) -> Iterator[int]:
+        """The file, held against other threads and processes, with room for so many bytes."""
+        with self._lock:
+            descriptor = self._held()
+            try:
+                if os.fstat(descriptor).st_size + length > self.limit:
+                    self._shorten()
+                    os.close(descriptor)
+                    descriptor = self._held()
+                yield descriptor
+            finally:
+                os.close(descriptor)
+
+    def _shorten(self) -> None:
+        """Keep the newest half, in a new file."""
         kept, size = [], 0
         for entry in reversed(self.entries()):
-            line = json.dumps(entry.to_json(), ensure_ascii=False).encode() + b"\n"
+            line = _line(entry)
             size += len(line)
             if size > self.limit // 2:
                 break
             kept.append(line)
         write_private(self.path, b"".join(reversed(kept)))
-        new = os.open(self.path, os.O_RDWR | os.O_APPEND)
-        os.dup2(new, descriptor)
-        os.close(new)
-        return descriptor
-
-    @contextmanager
-    def _open(self) -> Iterator[tuple[int, int]]:
-        """The file, held against other threads and processes, and its length."""
-        with self._lock:
-            descriptor = self._held()
-            try:
-                yield descriptor, os.fstat(descriptor).st_size
-            finally:
-                os.close(descriptor)
 
     def _held(self) -> int:
         while True:
@@ -197,6 +195,11 @@ class Ledger:
 
 if os.name == "posix":
     import fcntl
+
+
+def _line(entry: Entry) -> bytes:
+    text = json.dumps(entry.to_json(), ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8", "replace") + b"\n"
 
 
 def _first(names: Iterable[str]) -> Iterator[str]:

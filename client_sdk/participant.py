@@ -23,7 +23,13 @@ import numpy as np
 from client_sdk import wire
 from client_sdk.building import expect_room
 from client_sdk.cache import BlobCache
-from client_sdk.errors import IntegrityError, LoginRefused, ParticipantRevoked, ServerRefused
+from client_sdk.errors import (
+    IntegrityError,
+    LoginRefused,
+    ParticipantRevoked,
+    ServerRefused,
+    plain,
+)
 from client_sdk.keys import Key
 from client_sdk.ledger import Entry, Ledger, Today
 from client_sdk.limits import Limits
@@ -589,8 +595,8 @@ class Participant:
         patience: float | None = None,
     ) -> None:
         """Tell that an assignment came to nothing, so that its round need not wait."""
-        body = {"reason": reason, "detail": detail[:8000]}
-        self.ledger.note("failure", **self._about(assignment), code=reason, detail=detail[:8000])
+        body = {"reason": reason, "detail": plain(detail)[:8000]}
+        self.ledger.note("failure", **self._about(assignment), code=reason, detail=body["detail"])
         self._transport.post(f"assignments/{assignment}/failure", body, patience=patience)
 
     def withdraw(self, assignment: int, *, reason: str = "", patience: float | None = 5.0) -> None:

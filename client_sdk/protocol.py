@@ -50,6 +50,12 @@ def check_slug(slug: str) -> str:
     return slug
 
 
+def _digest(text: str) -> str:
+    if not re.fullmatch(r"[0-9a-f]{64}", text):
+        raise ServerDistrusted(f"Expected a SHA-256 digest. Received: {text[:80]!r}")
+    return text
+
+
 @dataclass(frozen=True, slots=True)
 class Blob:
     """A file that the server serves: its SHA-256 and its length in bytes."""
@@ -60,10 +66,7 @@ class Blob:
     @classmethod
     def from_json(cls, document: Any) -> Blob:
         """Read {"sha256", "bytes"}; the digest becomes a file name, so it must be one."""
-        blob = cls(_take(document, "sha256", str), _take(document, "bytes", int))
-        if not re.fullmatch(r"[0-9a-f]{64}", blob.sha256) or blob.length < 0:
-            raise ServerDistrusted(f"Expected a blob's digest. Received: {blob.sha256[:80]!r}")
-        return blob
+        return cls(_digest(_take(document, "sha256", str)), _take(document, "bytes", int))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +121,7 @@ class Assignment:
             number=_take(document, "number", int, 0),
             rounds=_take(document, "rounds", int, 0),
             model=check_slug(_take(document, "model", str)),
-            architecture_digest=_take(document, "architecture_digest", str),
+            architecture_digest=_digest(_take(document, "architecture_digest", str)),
             version=_take(version, "number", int),
             weights=Blob.from_json(version.get("weights")),
             fixed=Blob.from_json(fixed) if fixed else None,
@@ -183,10 +186,10 @@ class ModelCard:
             IntegrityError: when the architecture has not the digest that is said.
         """
         architecture = _take(document, "architecture", dict)
-        announced = _take(document, "architecture_digest", str)
+        announced = _digest(_take(document, "architecture_digest", str))
         found = hashlib.sha256(wire.canonical_json(architecture)).hexdigest()
         if found != announced:
-            raise IntegrityError(f"Expected an architecture of {announced[:64]}. Received: {found}")
+            raise IntegrityError(f"Expected an architecture of {announced}. Received: {found}")
         try:
             weights = tuple(wire.read_weights(_take(document, "weights", list)))
         except wire.WireError as error:

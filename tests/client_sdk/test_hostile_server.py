@@ -360,6 +360,31 @@ def changed(server: FakeServer, door: str, path: list[Any], value: Any) -> Any:
     return change
 
 
+class TestWords:
+    @pytest.mark.parametrize("word", ["\ud800", "\x1b[2J", "\u202e", "\0"])
+    def test_that_are_none_stop_nobody_and_reach_no_terminal(
+        self, alice: Participant, server: FakeServer, data: Data, word: str
+    ) -> None:
+        problem = {"code": f"odd{word}", "detail": f"Expected {word}."}
+
+        def refuse(request: httpx.Request) -> httpx.Response | None:
+            if request.method == "PUT":
+                return httpx.Response(422, content=json.dumps(problem))
+            return None
+
+        told: list[str] = []
+        server.before.append(refuse)
+        server.open_round()
+        alice.participate(
+            data,
+            until=lambda: bool(server.failures),
+            trainer=FakeTrainer(),
+            on_event=lambda event: told.append(str(event.data.get("detail", ""))),
+        )
+        assert not any(word in text for text in told)
+        assert word not in "".join(entry.code + entry.reason for entry in alice.log())
+
+
 class TestWaiting:
     @pytest.mark.parametrize("seconds", [-5, 0, 1e300, 10**18])
     def test_for_as_long_as_it_says_has_bounds(
