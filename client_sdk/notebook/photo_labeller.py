@@ -1,7 +1,6 @@
 """The photo labeller in a notebook: the same screen as `fedclient photos`, from the same module.
 
-    from client_sdk import Participant
-    from client_sdk.notebook.photo_labeller import PhotoLabeller
+    from client_sdk.notebook import Participant, PhotoLabeller
 
     PhotoLabeller(Participant.load())
 
@@ -14,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import anywidget
@@ -40,6 +40,12 @@ class PhotoLabeller(anywidget.AnyWidget):
         folder: of the photos by label; among the person's pictures when None.
         model: slug of the model; None for the one of the enrolment.
         options: more of `Participant.participate`.
+
+    Example:
+        >>> labeller = PhotoLabeller(alice, photos)
+        >>> labeller.state["total"]
+        0
+        >>> labeller.close()
     """
 
     _esm = esm(_HOME / "photos" / "labeller.js")
@@ -59,6 +65,7 @@ class PhotoLabeller(anywidget.AnyWidget):
         home = folder if folder is not None else default_folder(participant)
         self.labeller = Labeller(participant, Gallery(home), model=model, options=options)
         self._workers = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="photo-labeller")
+        self._telling = Lock()
         self._unsubscribe = self.labeller.subscribe(self._tell)
         self.on_msg(self._hear)
         self._tell()
@@ -73,7 +80,8 @@ class PhotoLabeller(anywidget.AnyWidget):
         super().close()
 
     def _tell(self) -> None:
-        self.state = self.labeller.state()
+        with self._telling:  # so that the last one told is the newest
+            self.state = self.labeller.state()
 
     def _hear(self, _: Any, content: Any, buffers: Sequence[Any]) -> None:
         held = [bytes(one) for one in buffers or ()]

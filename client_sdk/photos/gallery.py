@@ -174,6 +174,7 @@ class Gallery:
                     "comes. Received: one more",
                 )
             encoded, suffix = encode(image)
+            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)  # nobody else's to look at
             return self._photo(_write(self._waiting / (id_ + suffix), encoded), None)
 
     def label(self, id_: str, label: str) -> Photo:

@@ -18,6 +18,7 @@ import pytest
 
 from client_sdk import folder, photos
 from client_sdk.errors import ProfileInUse, ServerUnreachable
+from client_sdk.notebook import photo_labeller
 from client_sdk.photo import PhotoRefused
 from client_sdk.photos import app
 from client_sdk.photos import gallery as galleries
@@ -89,6 +90,14 @@ def test_nothing_but_the_picture_is_kept(gallery: Gallery) -> None:
     picture = opened(found.path)
     assert not picture.getexif()
     assert picture.info.keys() <= {"jfif", "jfif_version", "jfif_unit", "jfif_density"}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has other rights")
+def test_nobody_else_on_the_machine_may_look(gallery: Gallery) -> None:
+    gallery.label(gallery.add(apple()).id, "apple")
+    gallery.add(apple(seed=1))
+    for home in (gallery.path, gallery.path / ".waiting", gallery.path / "apple"):
+        assert home.stat().st_mode & 0o077 == 0
 
 
 def test_a_photo_taken_sideways_is_kept_upright(gallery: Gallery) -> None:
@@ -467,7 +476,7 @@ def test_whoever_ends_the_program_gives_back_what_is_under_way(
     assert labeller.state()["training"]["phase"] == "cancelled"
 
 
-@pytest.mark.parametrize("module", [folder, galleries, labellers, app])
+@pytest.mark.parametrize("module", [folder, galleries, labellers, app, photo_labeller])
 def test_the_examples_are_true(
     module: ModuleType, tmp_path: Path, labeller: Labeller, alice: Gardener
 ) -> None:
