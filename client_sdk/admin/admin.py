@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
-
-import numpy as np
 
 from client_sdk.admin.collections import Collection
 from client_sdk.admin.errors import typed
+from client_sdk.admin.files import opened
 from client_sdk.admin.things import JoinCode, Model, Participant, Round, Run
 from client_sdk.errors import ServerRefused
 from client_sdk.following import personal
@@ -202,30 +198,9 @@ class Models(Collection[Model]):
         """
         given = {"slug": slug, "name": name or slug, "labels": list(labels), **more}
         fields = {key: value for key, value in given.items() if value not in (None, [], ())}
-        with _files(model, evaluation) as files:
+        with opened(model, evaluation) as files:
             document = self._admin.upload("models", fields, files)
         return self[document["slug"]]
-
-
-@contextmanager
-def _files(model: Any, evaluation: Any) -> Iterator[dict[str, BinaryIO]]:
-    """The files of a form, from objects or paths."""
-    with TemporaryDirectory(prefix="fedserver-") as folder, ExitStack() as stack:
-        path = model
-        if not isinstance(model, (str, Path)):
-            path = Path(folder) / "model.keras"
-            model.save(path)
-        files: dict[str, BinaryIO] = {"package": stack.enter_context(Path(path).open("rb"))}
-        if isinstance(evaluation, (str, Path)):
-            files["evaluation"] = stack.enter_context(Path(evaluation).open("rb"))
-        elif evaluation is not None:
-            x, y = evaluation
-            packed = io.BytesIO()
-            np.savez_compressed(packed, x=np.asarray(x), y=np.asarray(y))
-            packed.seek(0)
-            packed.name = "evaluation.npz"
-            files["evaluation"] = packed
-        yield files
 
 
 def _asked(params: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from client_sdk.admin.collections import LEFT, Collection, is_time, moment
+from client_sdk.admin.files import opened
 from client_sdk.admin.history import History
 from client_sdk.admin.waiting import until_over
 
@@ -490,7 +491,7 @@ class Version(Thing):
 
 
 class Versions(Collection[Version]):
-    """The versions of one model."""
+    """The versions of one model, and how one that was trained elsewhere comes in."""
 
     @classmethod
     def of(cls, model: Model) -> Versions:
@@ -500,6 +501,19 @@ class Versions(Collection[Version]):
             admin, Version, f"{model.path}/versions",
             lambda one: Version(admin, {**one, "model": slug}),
         )  # fmt: skip
+
+    def create(self, model: Any, reason: str = "") -> Version:
+        """Import weights that were trained elsewhere, as a candidate.
+
+        Args:
+            model: A `keras.Model` of the same architecture, or the path of a `.keras` file.
+            reason: Where they come from.
+
+        Raises:
+            Invalid: They are of another architecture, or not finite.
+        """
+        with opened(model) as files:
+            return self._make(self._admin.upload(self._path, {"reason": reason}, files))
 
 
 def _said(value: Any) -> str:

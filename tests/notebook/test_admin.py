@@ -17,6 +17,7 @@ from django.contrib.auth.models import User
 
 from client_sdk import admin as sdk
 from client_sdk.admin import Admin, Invalid, NotAllowed, NotFound, NotNow
+from client_sdk.admin.files import opened
 from client_sdk.errors import AddressRefused, LoginRefused, ServerUnreachable
 from client_sdk.following import TokenMissing
 from journal.models import Event
@@ -26,7 +27,7 @@ from models_app.models import Model
 from rounds import lifecycle
 from rounds.models import Round
 from tests.notebook.conftest import TokenOf
-from tests.rounds.conftest import Enrolled
+from tests.rounds.conftest import Enrolled, tiny_package
 from tests.rounds.test_lifecycle import everyone_uploads
 from tests.rounds.updates import carry
 
@@ -137,6 +138,27 @@ def test_alice_serves_an_older_version_again(
     again = model.versions[1].roll_back(reason="version 2 takes a for b", expected_served=2)
     assert (again.number, again.stage, again.parent) == (3, "published", 1)
     assert model.refresh().served_number == 3
+    for _ in range(2):
+        registry.import_version(tiny_model.pk, tiny_package(), actor="alice", reason="on site")
+    assert model.versions[4].publish(reason="it is better", expected_served=3).stage == "published"
+    assert model.versions[5].reject(reason="it is worse").stage == "rejected"
+
+
+def test_a_model_goes_as_files(tmp_path: Path) -> None:
+    (tmp_path / "digits.keras").write_bytes(b"a model")
+    with opened(tmp_path / "digits.keras", (np.ones((2, 3)), np.zeros(2))) as files:
+        assert files["package"].read() == b"a model"
+        assert np.load(files["evaluation"])["x"].shape == (2, 3)
+    with opened(_Saves(), tmp_path / "digits.keras") as files:
+        assert files["package"].read() == b"saved"
+        assert files["evaluation"].read() == b"a model"
+
+
+class _Saves:
+    """What a `keras.Model` does with a path."""
+
+    def save(self, path: Path) -> None:
+        path.write_bytes(b"saved")
 
 
 def test_what_the_server_refuses_is_a_typed_error(
