@@ -37,10 +37,12 @@ def _actions(top: argparse.ArgumentParser) -> Iterator[argparse.Action]:
                 yield from _actions(one)
 
 
+_NAMES = "fedclient profiles --names"
 # By the name of the option.
 _COMPLETE: dict[str, Any] = {
     "data": shtab.FILE,
     "folder": shtab.DIRECTORY,
     "photos": shtab.FILE,
-    "profile": shtab.cmd("fedclient profiles --names"),
+    # Of zsh's own: shtab's would ask once for each command while the script is read.
+    "profile": shtab.cmd(_NAMES) | {"zsh": f"{{compadd -- \\$({_NAMES})}}"},
 }

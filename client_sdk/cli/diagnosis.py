@@ -118,7 +118,8 @@ def _checks(options: argparse.Namespace, found: _Found) -> Iterator[Check]:
 def _keras() -> Check:
     # Looked for and not imported: that takes seconds.
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
-    missing = [name for name in ("keras", backend, "PIL") if importlib.util.find_spec(name) is None]
+    needed = {"keras": "keras", backend: backend, "PIL": "pillow"}
+    missing = [name for module, name in needed.items() if importlib.util.find_spec(module) is None]
     if missing:
         advice = "pip install 'fedserver[client]'"
         detail = f"not installed: {', '.join(missing)}"

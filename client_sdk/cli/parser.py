@@ -274,7 +274,11 @@ def _rest(commands: _Parsers) -> None:
         "completion:completion",
         "print what completes commands in a shell",
         "For bash:\n"
-        "  fedclient completion bash > ~/.local/share/bash-completion/completions/fedclient",
+        "  fedclient completion bash > ~/.local/share/bash-completion/completions/fedclient\n"
+        "For zsh, in a folder of $fpath:\n"
+        "  fedclient completion zsh > ~/.zfunc/_fedclient\n"
+        "For fish:\n"
+        "  fedclient completion fish > ~/.config/fish/completions/fedclient.fish",
     )
     completion.add_argument("shell", choices=SHELLS)
 

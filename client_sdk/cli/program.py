@@ -55,7 +55,8 @@ _EXTRAS = ("PIL", "jax", "keras", "starlette", "tensorflow", "uvicorn")
 
 
 def _not_installed(module: str) -> codes.NotInstalled:
-    return codes.NotInstalled(f"Expected {module}: pip install 'fedserver[client]'. Received: none")
+    name = "Pillow" if module == "PIL" else module
+    return codes.NotInstalled(f"Expected {name}: pip install 'fedserver[client]'. Received: none")
 
 
 def _failed(out: Output, error: BaseException) -> int:

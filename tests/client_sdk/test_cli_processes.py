@@ -310,8 +310,14 @@ def test_other_shells_can_read_their_script(
     script = tmp_path / f"fedclient.{shell}"
     script.write_text(fedclient("completion", shell).stdout)
     assert "rotate-key" in script.read_text()
+    if shell == "zsh":  # names of profiles are asked for when they are wanted, not at each start
+        assert not re.search(r"[^\\]\$\(fedclient", script.read_text())
     if shutil.which(shell) is None:
         pytest.skip(f"{shell} is not installed")
+    if shell == "fish":
+        asked = f"source {script}; complete -C 'fedclient tra'"
+        told = subprocess.run([shell, "-c", asked], capture_output=True, text=True, check=True)
+        assert told.stdout.startswith("train")
     # tcsh has no way to read without running; its script only defines.
     words = [shell, "-f", str(script)] if shell == "tcsh" else [shell, "-n", str(script)]
     told = subprocess.run(words, capture_output=True, text=True, check=False, timeout=30)
