@@ -21,14 +21,13 @@ Open = Callable[[Sequence[str]], Notebook]
 RULES: dict[str, Any] = {"rounds_planned": 1, "cohort_goal": 2, "over_selection": 1.0}
 TAKE_PART = """
 import numpy as np
-from client_sdk.notebook.progress import show
 from client_sdk.testing import FakeServer, FakeTrainer
 server = FakeServer()
 code, way = server.join_code(), server.transport
 alice = Participant.enrol(server.url, code, name="alice", profile="shown", transport=way)
 server.open_round()
 data = (np.zeros((10, 3)), np.zeros(10))
-alice.participate(data, rounds=1, trainer=FakeTrainer(), progress=show()).rounds
+alice.participate(data, rounds=1, trainer=FakeTrainer()).rounds
 """
 
 
