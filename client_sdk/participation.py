@@ -96,6 +96,8 @@ _SUSPENDED_PAUSE = 30.0
 _SHORTEST_PAUSE = 0.5
 _LONGEST_PAUSE = 300.0
 _LONGEST_REST = 60.0  # after exchanges that came to nothing
+_VERDICT_PAUSE = 30.0  # while a verdict is out that nobody tells us of
+_AFTER_A_VERDICT = 5.0  # seconds until we ask what comes next, unless we are told
 _BETWEEN_CHECK_INS = 0.2  # at least, however often a push asks us to
 _WATCH = (30.0, 60.0)  # seconds between check-ins while pushes tell of work, at least and at most
 _ASK_AFTER = WORK | {REFUSED}  # news after which a check-in may be answered otherwise
@@ -294,7 +296,11 @@ class Participation:
         seconds = midnight if reached.limit == "rounds_per_day" else _LONGEST_PAUSE
         self._tell("limited", limit=reached.limit, detail=str(reached), seconds=max(seconds, 1.0))
         # Limits may be changed meanwhile, and verdicts come in.
-        self._pause(max(1.0, min(seconds, _LONGEST_PAUSE)))
+        pause = max(1.0, min(seconds, _LONGEST_PAUSE))
+        if self._pushed():
+            self._wait_for_push(pause, frozenset())
+        else:
+            self._pause(min(pause, _VERDICT_PAUSE) if self.verdicts.open else pause)
         self._ask_for_verdicts()
 
     def _check_in(self) -> tuple[Assignment | Wait, float, bool]:
@@ -351,11 +357,12 @@ class Participation:
             pause = min(max(pause, _WATCH[0]), _WATCH[1])
         self._tell("waiting", reason=answer.reason, detail=answer.detail, seconds=pause)
         if pushed:
-            self._wait_for_push(pause)
+            self._wait_for_push(pause, _ASK_AFTER)
         else:
             self._pause(pause)
 
-    def _wait_for_push(self, seconds: float) -> None:
+    def _wait_for_push(self, seconds: float, end_at: frozenset[str]) -> None:
+        """Wait for news of these kinds; of verdicts they tell as well."""
         assert self.wake is not None
         until, judged = time.monotonic() + min(seconds, self._seconds_left()), False
         while (left := until - time.monotonic()) > 0 and self.wake.connected:
@@ -363,11 +370,13 @@ class Participation:
             self.wake.wait(min(left, look, self.stop.patience))
             self.stop.check()
             kinds = {news.kind for news in self.wake.news()}
-            if kinds & _ASK_AFTER:
+            if kinds & end_at:
                 break
             judged = judged or bool(kinds)
             if judged and self.verdicts.seconds_to_next <= 0:
-                self._ask_for_verdicts()
+                if self._ask_for_verdicts():
+                    # The next round opens at once, or the server has something else to say.
+                    until = min(until, time.monotonic() + _AFTER_A_VERDICT)
                 judged = False
         since = time.monotonic() - self._asked_at
         if since < _BETWEEN_CHECK_INS:  # a flood of pushes is no reason for a flood of ours
@@ -581,15 +590,19 @@ class Participation:
 
     # --- What became of it ---
 
-    def _ask_for_verdicts(self, *, at_once: bool = False) -> None:
+    def _ask_for_verdicts(self, *, at_once: bool = False) -> bool:
+        """Tell of each verdict that is new; whether there was one."""
+        final = False
         for receipt in self.verdicts.ask(at_once=at_once):
             kept = self.summary.receipts
             for place, known in enumerate(kept):
                 if known.assignment == receipt.assignment:
                     kept[place] = receipt
             if receipt.final:
+                final = True
                 self.participant.forget_served()
                 self._tell("receipt", receipt=receipt)
+        return final
 
     def _wait_for_verdicts(self) -> None:
         until = time.monotonic() + self.verdicts_within

@@ -122,6 +122,11 @@ class Verdicts:
         return receipt
 
     @property
+    def open(self) -> bool:
+        """Whether there is something to ask about."""
+        return bool(self._pending)
+
+    @property
     def seconds_to_next(self) -> float:
         """Seconds until it makes sense to ask again; for ever when nothing is to be asked."""
         if not self._pending:

@@ -145,6 +145,8 @@ class Transport:
         self._sleep = sleep
         self._client = httpx.Client(
             transport=transport,
+            # SSL_CERT_FILE counts on this machine as well, whatever becomes of its proxies.
+            verify=httpx.create_ssl_context() if transport is None else True,
             headers={
                 "User-Agent": user_agent(),
                 "Accept-Encoding": "identity",

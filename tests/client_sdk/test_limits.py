@@ -306,9 +306,13 @@ class TestRoundsADay:
         told, _ = take_part(alice, data, "limited")
         assert len(server.updates) == 2
         assert told.one("limited").data["seconds"] == 3600
-        assert naps == [300.0]  # in between she looks whether the limit was changed
+        assert naps == [30.0]  # there are verdicts to ask for
+        server.judge(1, "rejected")
+        server.judge(2, "rejected")
         asked = len(server.requests)
-        take_part(alice, data, "limited", 5)
+        told, _ = take_part(alice, data, "limited", 5)
+        assert told.kinds().count("receipt") == 2
+        assert naps[-1] == 300.0  # and in between she looks whether the limit was changed
         assert not any("check-in" in line for line in server.requests[asked:])
 
     def test_begin_anew_on_the_next_day(

@@ -29,6 +29,7 @@ from client_sdk.errors import (
     TrainingFailed,
     VersionRefused,
 )
+from client_sdk.limits import Limits
 from client_sdk.participant import Participant
 from client_sdk.participation import KINDS, Event
 from client_sdk.protocol import Assignment, Wait
@@ -1025,6 +1026,26 @@ class TestAPush:
 
 def held_by(server: FakeServer) -> list[str]:
     return [line for line in server.requests if "check-in" in line]
+
+
+def test_a_verdict_is_told_while_alices_own_limit_lets_her_rest(
+    alice: Participant, server: FakeServer, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("client_sdk.receipts._PACE", 0.05)
+    line, told = Line("assignment.accepted", "round.opened"), list[str]()
+
+    def publish(event: Event) -> None:
+        told.append(event.kind)
+        if event.kind == "limited" and "receipt" not in told and told.count("limited") == 1:
+            server.publish()
+
+    monkeypatch.setattr(alice, "wake", lambda: line)
+    server.open_round()
+    alice.participate(
+        data, trainer=FakeTrainer(), limits=Limits(rounds_per_day=1), on_event=publish, idle=0.5
+    )
+    assert "receipt" in told
+    assert len(held_by(server)) == 1
 
 
 class TestAServerThatIsNotItself:
