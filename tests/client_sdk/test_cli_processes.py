@@ -343,7 +343,7 @@ def test_the_sample_unit_starts_a_command_that_there_is() -> None:
     assert cli.parser().parse_args(found[1].split()).watch
     prevented = re.search(r"^RestartPreventExitStatus=(.*)$", text, re.MULTILINE)
     assert prevented is not None
-    # What a person must mend first; what time mends (4), and what data mend (6), is tried again.
-    codes = {cli.USAGE, cli.REFUSED, cli.NO_PROFILE, cli.MISSING, cli.VERSIONS}
+    # What a person must mend first; what time mends, as a profile that is in use, is tried again.
+    codes = {cli.USAGE, cli.REFUSED, cli.MISSING, cli.VERSIONS}
     assert {int(code) for code in prevented[1].split()} == codes
     assert re.search(rf"^SuccessExitStatus={cli.INTERRUPTED}$", text, re.MULTILINE)
