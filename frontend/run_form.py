@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from django import forms
 
-from frontend.templatetags.fedserver import units
 from models_app import selectors as registry
 from rounds import aggregation, rules
+from rounds.amounts import units
 from rounds.errors import RulesInvalid
 from rounds.models import Run
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from rounds import rules, selection
+from rounds.amounts import size, span
 from rounds.models import Run
 
 Way = Run.Selection
@@ -265,31 +266,6 @@ def _longest(run: Run) -> str:
 
 
 # --- Words for numbers ------------------------------------------------------------------------
-
-
-def span(seconds: float) -> str:
-    """A time in its two greatest units, as people say it.
-
-    Example:
-        >>> span(300), span(3905), span(90_000)
-        ('5 minutes', '1 hour 5 minutes', '1 day 1 hour')
-    """
-    left, parts = round(seconds), []
-    for unit, length in (("day", 86_400), ("hour", 3600), ("minute", 60), ("second", 1)):
-        count, left = divmod(left, length)
-        if count:
-            parts.append(_some(count, unit, unit + "s"))
-    return " ".join(parts[:2]) or "0 seconds"
-
-
-def size(count: float) -> str:
-    """A number of bytes in decimal units: "4.2 MB"."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000:
-            whole = unit == "bytes" or count >= 100
-            return f"{count:.0f} {unit}" if whole else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
 
 
 def _some(count: int, one: str, many: str, *, none: str = "") -> str:

@@ -9,9 +9,10 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
 
+from rounds import amounts
+
 register = template.Library()
 NOTHING = "\u2013"  # a dash, for what is not known
-_UNITS = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
 @register.simple_tag(takes_context=True)
@@ -44,7 +45,7 @@ def when(value: datetime | None) -> SafeString | str:
     if value is None:
         return "never"
     passed = (timezone.now() - value).total_seconds()
-    told = "just now" if passed < 5 else f"{units(passed)[0]} ago"
+    told = "just now" if passed < 5 else f"{amounts.units(passed)[0]} ago"
     return _time(value, "data-ago", told)
 
 
@@ -54,7 +55,7 @@ def until(value: datetime | None) -> SafeString | str:
     if value is None:
         return NOTHING
     left = (value - timezone.now()).total_seconds()
-    told = "any moment now" if left < 1 else f"{' '.join(units(left)[:2])} left"
+    told = "any moment now" if left < 1 else f"{' '.join(amounts.units(left)[:2])} left"
     return _time(value, "data-until", told)
 
 
@@ -65,21 +66,6 @@ def _time(value: datetime, kind: str, told: str) -> SafeString:
     )
 
 
-def units(seconds: float) -> list[str]:
-    """Whole seconds in units, the greatest first; as drawings/numbers.js tells them.
-
-    Example:
-        >>> units(3905)
-        ['1 h', '5 min', '5 s']
-    """
-    left, parts = int(seconds), []
-    for size, unit in _UNITS:
-        many, left = divmod(left, size)
-        if many:
-            parts.append(f"{many} {unit}")
-    return parts or ["0 s"]
-
-
 @register.filter
 def seconds(value: float | None) -> str:
     """A duration in two units at most: "0.4 s", "12 s", "3 min 5 s", "2 h", "4 d 3 h"."""
@@ -87,7 +73,7 @@ def seconds(value: float | None) -> str:
         return NOTHING
     if value < 10:
         return f"{round(value, 1):g} s"
-    return " ".join(units(round(value))[:2])
+    return " ".join(amounts.units(round(value))[:2])
 
 
 @register.filter
@@ -111,10 +97,4 @@ def count(value: int | None) -> str:
 @register.filter
 def size(value: float | None) -> str:
     """A number of bytes in decimal units: "4.2 MB"."""
-    if value is None:
-        return NOTHING
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} TB"
+    return NOTHING if value is None else amounts.size(value, "B")

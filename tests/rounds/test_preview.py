@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from models_app.models import Model
-from rounds import preview
+from rounds import amounts, preview
 from rounds.models import Run
 from rounds.preview import Cohort, Facts
 
@@ -163,7 +163,7 @@ def test_nothing_is_warned_of_without_need() -> None:
 
 
 def test_times_and_sizes_are_said_as_people_say_them() -> None:
-    assert [preview.span(seconds) for seconds in (1, 60, 300, 3905, 90_000, 0)] == [
+    assert [amounts.span(seconds) for seconds in (1, 60, 300, 3905, 90_000, 0)] == [
         "1 second",
         "1 minute",
         "5 minutes",
@@ -171,7 +171,7 @@ def test_times_and_sizes_are_said_as_people_say_them() -> None:
         "1 day 1 hour",
         "0 seconds",
     ]
-    assert [preview.size(count) for count in (0, 999, 4_200, 150_000, 4_200_000, 10**12)] == [
+    assert [amounts.size(count) for count in (0, 999, 4_200, 150_000, 4_200_000, 10**12)] == [
         "0 bytes",
         "999 bytes",
         "4.2 kB",
