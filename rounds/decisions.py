@@ -7,35 +7,33 @@ from accounts.decisions import Decision
 from rounds import enrolment, lifecycle, tasks
 from rounds.models import JoinCode, Participant, Round, Run
 
-
-def _of_run(verb: Callable[..., object]) -> Callable[..., None]:
-    """A verb of a run's id as one of its row, which rings for the step that may be due."""
-
-    def carried(run: Run, **decision: Any) -> None:
-        verb(run.pk, **decision)
-        tasks.ring_run(run.pk)
-
-    return carried
+Verb = Callable[..., object]
 
 
-def _of_round(verb: Callable[..., object]) -> Callable[..., None]:
-    """A verb of a round's id as one of its row, which rings for the step that may be due."""
+def _ringing(
+    told: Callable[[Any], object], ring: Callable[[Any], object]
+) -> Callable[[Verb], Verb]:
+    """Makes verbs of rows, which ring for the step that may be due, of verbs of what rows tell.
 
-    def carried(round_: Round, **decision: Any) -> None:
-        verb(round_.pk, **decision)
-        tasks.ring_run(round_.run_id)
+    Args:
+        told: What the verb is given for a row.
+        ring: The bell, which is given the row.
+    """
 
-    return carried
+    def of_row(verb: Verb) -> Verb:
+        def carried(row: Any, **decision: Any) -> None:
+            verb(told(row), **decision)
+            ring(row)
+
+        return carried
+
+    return of_row
 
 
-def _of_participant(verb: Callable[..., object]) -> Callable[..., None]:
-    """A verb of a participant, which rings for the rounds that need not wait for it any more."""
-
-    def carried(participant: Participant, **decision: Any) -> None:
-        verb(participant, **decision)
-        tasks.ring_rounds_of(participant)
-
-    return carried
+_of_run = _ringing(lambda run: run.pk, lambda run: tasks.ring_run(run.pk))
+_of_round = _ringing(lambda round_: round_.pk, lambda round_: tasks.ring_run(round_.run_id))
+# The rounds that it is in need not wait for it any more.
+_of_participant = _ringing(lambda one: one, lambda one: tasks.ring_rounds_of(one))
 
 
 RUN = {
