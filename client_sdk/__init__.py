@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from client_sdk.errors import ParticipantError
+    from client_sdk.events import Event, Summary
     from client_sdk.ledger import Entry
     from client_sdk.limits import Limits
     from client_sdk.participant import Participant
-    from client_sdk.participation import Event, Summary
     from client_sdk.profile import Profile
     from client_sdk.protocol import Assignment, Wait
     from client_sdk.receipts import Receipt
@@ -40,13 +40,13 @@ __all__ = [
 _HOMES = {
     "Assignment": "protocol",
     "Entry": "ledger",
-    "Event": "participation",
+    "Event": "events",
     "Limits": "limits",
     "Participant": "participant",
     "ParticipantError": "errors",
     "Profile": "profile",
     "Receipt": "receipts",
-    "Summary": "participation",
+    "Summary": "events",
     "Wait": "protocol",
 }
 

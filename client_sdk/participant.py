@@ -30,14 +30,16 @@ from client_sdk.errors import (
     ServerRefused,
     plain,
 )
+from client_sdk.events import Event, Summary
 from client_sdk.keys import Key
 from client_sdk.ledger import Entry, Ledger, Today
 from client_sdk.limits import Limits
 from client_sdk.outbox import Outbox, Parcel
-from client_sdk.participation import Data, Event, Participation, Summary, TrainerLike, Trainers
+from client_sdk.participation import Participation
 from client_sdk.profile import DEFAULT, Profile
 from client_sdk.protocol import Assignment, Blob, ModelCard, Wait, read_check_in
 from client_sdk.served import Prediction, Served, Shelf
+from client_sdk.trainers import Data, TrainerLike, Trainers
 from client_sdk.transport import Transport, check_address, log_wait, version
 from client_sdk.wake import Wake
 

@@ -23,14 +23,12 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from importlib.util import find_spec
-from inspect import signature
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -53,43 +51,22 @@ from client_sdk.errors import (
     TrainingFailed,
     UpdateConflict,
 )
+from client_sdk.events import KINDS, Event, Summary
 from client_sdk.limits import Limits
 from client_sdk.outbox import Parcel
 from client_sdk.protocol import Assignment, ModelCard, Wait
-from client_sdk.receipts import Receipt, Verdicts
+from client_sdk.receipts import Verdicts
 from client_sdk.reporting import Reporter
 from client_sdk.stopping import Stop, Stopped
+from client_sdk.trainers import Data, Given, OnEpoch, TrainerLike, Trainers, count, takes
 from client_sdk.wake import REFUSED, WORK, Wake
 
 if TYPE_CHECKING:
     from client_sdk.participant import Participant
 
+__all__ = ["KINDS", "Data", "Event", "OnEpoch", "Participation", "Summary", "TrainerLike"]
+
 log = logging.getLogger("client_sdk")
-
-Data = Any  # (x, y), or what else `client_sdk.data.read` takes, or a function that answers it
-OnEpoch = Callable[[int, int, dict[str, float]], None]
-
-KINDS = {
-    "waiting": "nothing to do; `reason`, `detail`, `seconds`",
-    "offline": "the server is away; `reason`, `seconds` until the next try",
-    "suspended": "an operator has suspended us; `seconds` until the next try",
-    "limited": "our own limits allow no round for now; `limit`, `detail`, `seconds`",
-    "assigned": "a place in a round",
-    "resumed": "its update is in the outbox already",
-    "downloading": "fetching the model's weights; `bytes`",
-    "downloaded": "they are here; `bytes`",
-    "training": "local training begins; `samples`",
-    "progress": "somewhere within the training; `fraction` of it is done",
-    "epoch": "an epoch is done; `epoch`, `epochs`, `metrics`",
-    "sending": "what is about to leave, as the ledger lists it; what is raised here prevents it",
-    "uploading": "sending the update; `bytes`",
-    "uploaded": "the server has it; `samples`, `metrics`, `receipt`",
-    "receipt": "what became of an update that was sent; `receipt`",
-    "declined": "given back, because we do not want it; `limit`, `reason`, `detail`",
-    "closed": "the round is closed, our part no longer counts; `reason`",
-    "failed": "the exchange came to nothing; `reason`, `detail`",
-    "interrupted": "Ctrl-C, SIGTERM, or the caller's `stop`",
-}
 
 _FAILURES_IN_A_ROW = 3
 _SUSPENDED_PAUSE = 30.0
@@ -103,63 +80,6 @@ _WATCH = (30.0, 60.0)  # seconds between check-ins while pushes tell of work, at
 _ASK_AFTER = WORK | {REFUSED}  # news after which a check-in may be answered otherwise
 _TO_TRAIN = 0.8  # of the seconds that a round may take
 _STOPPABLE_WAIT = 3.0  # longest check-in that somebody who may stop us has to sit out
-
-
-class TrainerLike(Protocol):
-    """What trains: `client_sdk.training.Trainer`, or something of yours.
-
-    One whose `train` takes these as well is handed them: `check`, to be called about every second,
-    and what it raises ends the training; `on_progress`, to be called with the fraction that is
-    done; and `seconds`, after which it may answer with what it has trained so far.
-    """
-
-    def train(
-        self,
-        weights: Mapping[str, np.ndarray],
-        data: Any,
-        hyperparameters: Mapping[str, Any],
-        seed: int,
-        on_epoch: OnEpoch | None = None,
-    ) -> Any:
-        """Train, and answer with `deltas`, `samples`, `metrics` and `local`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something that happened while taking part; `KINDS` lists what can.
-
-    Args:
-        kind: short name.
-        assignment: what it is about, if anything.
-        data: more, by name; never training data.
-    """
-
-    kind: str
-    assignment: Assignment | None = None
-    data: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class Summary:
-    """What came of a participation.
-
-    Args:
-        rounds: updates that the server has acknowledged.
-        samples: examples trained on, summed over them.
-        failures: exchanges that came to nothing through a fault.
-        declined: assignments that our own limits gave back.
-        metrics: of the last update, as they were here.
-        receipts: one for each update, with the verdict where it is known.
-        ended: "rounds", "until", "idle", "stopped" or "interrupted".
-    """
-
-    rounds: int = 0
-    samples: int = 0
-    failures: int = 0
-    declined: int = 0
-    metrics: dict[str, float] = field(default_factory=dict)
-    receipts: list[Receipt] = field(default_factory=list)
-    ended: str = ""
 
 
 class Participation:
@@ -185,7 +105,7 @@ class Participation:
         if isinstance(until, datetime) and until.tzinfo is None:
             raise ValueError(f"Expected `until` to have a time zone. Received: {until}")
         self.participant = participant
-        self.data = _Examples(data)
+        self.data = Given(data)
         self.model, self.rounds, self.until, self.wait = model, rounds, until, wait
         self.idle, self.verdicts_within = idle, verdicts
         self.on_event = on_event
@@ -467,14 +387,14 @@ class Participation:
         with self._within_limits():
             card = self.participant.card(assignment, within=self._within())
             examples = self._examples(card)
-            self.limits.check_samples(_count(examples))
+            self.limits.check_samples(count(examples))
             card, weights = self.participant.download(
                 assignment, within=self._within(), check=self._check
             )
         self._tell("downloaded", bytes=assignment.weights.length)
         trainer = self._trainer(card)
         reporter.say(activity="training", fraction=0.0)
-        self._tell("training", samples=_count(examples))
+        self._tell("training", samples=count(examples))
         self._fraction, self._latest = 0.0, {}
         result = self._call_trainer(trainer, assignment, weights, examples)
         self._check()
@@ -522,7 +442,7 @@ class Participation:
             # What is left is for what goes before and after.
             "seconds": within if within is None else _TO_TRAIN * within,
         }
-        more = {name: offered[name] for name in offered if _takes(trainer.train, name)}
+        more = {name: offered[name] for name in offered if takes(trainer.train, name)}
         try:
             return trainer.train(
                 weights,
@@ -715,77 +635,6 @@ def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
         if math.isfinite(value)
     }
     return dict(list(found.items())[: wire.METRICS_LIMIT])
-
-
-class _Examples:
-    """The participant's data, as the caller gave them, read for a model when it is known."""
-
-    def __init__(self, data: Data) -> None:
-        self._data = data
-        self._kept: tuple[Any, Any] | None = None
-
-    def read(self, card: ModelCard) -> Any:
-        """What the trainer is handed, with as many examples as `_count` says."""
-        data = self._data() if callable(self._data) else self._data
-        if isinstance(data, tuple | list) and len(data) == 2:
-            return data
-        from client_sdk.data import read
-
-        known = self._kept is not None and self._kept[0] is data
-        # What was read before is cheap to read again: of a folder only what is new.
-        examples = read(self._kept[1] if known and self._kept else data, card)
-        self._kept = (data, examples)
-        return examples
-
-
-def _count(examples: Any) -> int:
-    return len(examples[0]) if isinstance(examples, tuple | list) else len(examples)
-
-
-def _takes(function: Callable[..., Any], name: str) -> bool:
-    # By its name: what takes anything may hand it on to what does not.
-    return name in signature(function).parameters
-
-
-class Trainers:
-    """Keeps the trainer of the last model, so that its graph is built once.
-
-    Args:
-        given: trains in place of all others.
-        loop: handed to each `Trainer`, and so are `callbacks`.
-    """
-
-    def __init__(
-        self,
-        given: TrainerLike | None = None,
-        loop: Any = None,
-        callbacks: Sequence[Any] | None = None,
-    ) -> None:
-        self._given = given
-        self._kept: tuple[str, TrainerLike] | None = None
-        self._build: Callable[..., TrainerLike] | None = None
-        options = {"loop": loop, "callbacks": callbacks}
-        self._options = {name: value for name, value in options.items() if value is not None}
-        if given is None:
-            # Now and not at the first assignment: who lacks Keras learns it before a round
-            # counts on us, and the seconds that its import takes pass while we wait for one.
-            from client_sdk.training import Trainer
-
-            self._build = Trainer
-            threading.Thread(target=import_module, args=("keras",), daemon=True).start()
-        elif self._options:
-            names = " and ".join(self._options)
-            raise ValueError(f"Expected either a trainer or {names}. Received: both")
-
-    def of(self, card: ModelCard) -> TrainerLike:
-        """The trainer of a model."""
-        if self._given is not None:
-            return self._given
-        key = f"{card.slug}/{card.architecture_digest}"
-        if self._kept is None or self._kept[0] != key:
-            assert self._build is not None
-            self._kept = (key, self._build(card.document, **self._options))
-        return self._kept[1]
 
 
 def _progress(given: Callable[[Event], object] | bool | None) -> Callable[[Event], object] | None:

@@ -32,7 +32,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from client_sdk import wire
-from client_sdk.participation import Data, OnEpoch
+from client_sdk.trainers import Data, OnEpoch
 
 Before = Callable[[httpx.Request], httpx.Response | None]
 
