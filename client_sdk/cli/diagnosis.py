@@ -148,6 +148,7 @@ def _reach(found: _Found) -> Check:
     local = is_local(httpx.URL(found.url).host)
     try:
         with httpx.Client(
+            verify=httpx.create_ssl_context(),  # as a Transport: see there
             timeout=PATIENCE,
             headers={"User-Agent": user_agent()},
             follow_redirects=False,

@@ -531,9 +531,8 @@ def certificate(folder: Path, days: int) -> Path:
 
 
 @pytest.fixture
-def https(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], str]]:
+def https(tmp_path: Path) -> Iterator[Callable[[int], str]]:
     """A server with a certificate for so many days: its address."""
-    monkeypatch.setattr(diagnosis, "is_local", lambda _: False)
     with ExitStack() as stack:
 
         def serve(days: int) -> str:
