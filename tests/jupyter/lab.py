@@ -129,8 +129,8 @@ class Lab:
 
     def end_kernels(self) -> None:
         """Ends what the notebooks of a test have left running."""
-        for session in self.api("GET", "sessions"):
-            self.api("DELETE", f"sessions/{session['id']}")
+        for kernel in self.api("GET", "kernels"):
+            self.api("DELETE", f"kernels/{kernel['id']}")
 
     def _answers(self) -> bool:
         try:
@@ -165,8 +165,16 @@ class Notebook:
         Raises:
             CellFailed: One of them raised.
         """
+        self.begin()
+        self.finish(patience)
+
+    def begin(self) -> None:
+        """Lets all cells run, and does not wait for them."""
         self.page.wait_for_function(READY, timeout=PATIENCE * 1000)
         self.page.evaluate(f"window.ran = false; ({RUN_ALL})().finally(() => window.ran = true)")
+
+    def finish(self, patience: float = 60) -> None:
+        """Waits until all cells are done; as `run`."""
         self.page.wait_for_function("window.ran", timeout=patience * 1000)
         for outputs in self.outputs():
             for output in outputs:

@@ -129,7 +129,7 @@ def test_it_ends_with_jupyterlab_and_is_as_it_was_when_that_starts_again(
     lab.start()
     frame = launcher(lab, page)  # still signed in
     expect(frame.locator("fs-connection")).to_have_text("live")
-    frame.get_by_role("link", name="Runs").click()
+    frame.get_by_role("link", name="Runs", exact=True).click()
     expect(frame.get_by_text("autumn").first).to_be_visible()
     assert httpx.get(f"{address}/healthz").json() == {"status": "ok"}
     assert address.startswith("http://127.0.0.1:")
