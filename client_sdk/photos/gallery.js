@@ -192,7 +192,7 @@ class Closer {
 
   #key(key) {
     const by = { ArrowRight: 1, ArrowLeft: -1 }[key];
-    const label = /^[1-9]$/.test(key) ? this.#labels.at(Number(key)) : null;
+    const label = this.#labels.of(key);
     if (by) this.#step(by);
     else if (label) this.#relabel(label);
     else if (key === "Delete") this.#remove();

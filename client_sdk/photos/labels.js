@@ -18,12 +18,13 @@ class Choice {
     this.element = h("li", {}, this.button);
   }
 
-  show({ label, score }, { number, current }) {
+  show({ label, score }, { number, keys, current }) {
     this.label = label;
     say(this.name, label);
     this.name.title = label; // it may be longer than its place
     say(this.key, number);
-    this.key.hidden = !number;
+    this.key.hidden = !keys;
+    this.key.style.visibility = number ? "visible" : "hidden"; // its place stays
     const known = score !== null && score !== undefined;
     say(this.value, known ? share(score) : "");
     this.fill.style.width = known ? `${100 * Math.min(1, Math.max(0, score))}%` : "0";
@@ -71,9 +72,14 @@ export class Labels {
     this.#draw();
   }
 
-  /** The label of a key from 1 to 9, as the buttons stand. */
-  at(number) {
-    return this.#shown[number - 1]?.label;
+  /** The label of a key: 1 to 9 as the buttons stand; where labels are single letters or digits, these. */
+  of(key) {
+    if (this.#letters) return this.#told.scores.find((one) => one.label === key)?.label;
+    return /^[1-9]$/.test(key) ? this.#shown[key - 1]?.label : undefined;
+  }
+
+  get #letters() {
+    return this.#told.scores.every((one) => [...one.label].length === 1);
   }
 
   #draw() {
@@ -85,7 +91,8 @@ export class Labels {
     const most = this.#all ? found.length : FIRST;
     this.#shown = found.slice(0, most);
     while (this.#choices.length < this.#shown.length) this.#choices.push(new Choice((label) => this.#choose(label)));
-    this.#shown.forEach((one, at) => this.#choices[at].show(one, { number: at < 9 ? String(at + 1) : "", current }));
+    const keys = !this.#letters;
+    this.#shown.forEach((one, at) => this.#choices[at].show(one, { number: at < 9 ? String(at + 1) : "", keys, current }));
     place(this.#list, this.#choices.slice(0, this.#shown.length).map((one) => one.element));
     this.#list.hidden = !this.#shown.length;
     this.#more.hidden = found.length <= most;

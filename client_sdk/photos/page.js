@@ -9,13 +9,19 @@ const GONE = "The program on this machine does not answer. Start it again: fedcl
 class Socket extends Model {
   #socket = null;
   #tries = 0;
+  #early = []; // what was said while the socket opened
 
   connect() {
     const socket = (this.#socket = new WebSocket(`ws://${location.host}/live`));
     socket.binaryType = "arraybuffer";
-    socket.addEventListener("open", () => { this.#tries = 0; this.set("connected", true); });
+    socket.addEventListener("open", () => {
+      this.#tries = 0;
+      this.set("connected", true);
+      for (const frame of this.#early.splice(0)) socket.send(frame);
+    });
     socket.addEventListener("message", ({ data }) => this.#heard(data));
     socket.addEventListener("close", () => {
+      this.#early = [];
       this.set("connected", false);
       this.tell("lost");
       setTimeout(() => this.connect(), Math.min(10000, 500 * 2 ** this.#tries++));
@@ -23,11 +29,14 @@ class Socket extends Model {
   }
 
   send(content, _, buffers = []) {
-    if (this.#socket?.readyState !== WebSocket.OPEN) throw new Error(GONE);
+    const { readyState } = this.#socket;
+    if (readyState > WebSocket.OPEN) throw new Error(GONE);
     const header = new TextEncoder().encode(JSON.stringify({ content, lengths: buffers.map((one) => one.byteLength) }));
     const length = new DataView(new ArrayBuffer(4));
     length.setUint32(0, header.length, true);
-    this.#socket.send(new Blob([length, header, ...buffers]));
+    const frame = new Blob([length, header, ...buffers]);
+    if (readyState === WebSocket.OPEN) this.#socket.send(frame);
+    else this.#early.push(frame);
   }
 
   #heard(frame) {

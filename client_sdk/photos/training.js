@@ -1,6 +1,6 @@
 // Taking part: the button, where one is in the round, the loss as it falls, and the receipt.
 import { h, place, say, svg } from "../drawings/dom.js";
-import { metric, plural, size } from "../drawings/numbers.js";
+import { metric, plural, share, size } from "../drawings/numbers.js";
 import { photos } from "./waiting.js";
 
 const STEPS = [["waiting", "Wait for a round"], ["downloading", "Fetch the model"], ["training", "Train here"], ["uploading", "Send the changes"], ["uploaded", "Verdict"]];
@@ -146,7 +146,7 @@ class Curve {
       svg("circle", { cx: x(last.epoch), cy: y(last.loss), r: 4 }),
       text(LEFT - 6, y(most) + 4, metric(most), "end"), text(LEFT - 6, ground + 4, metric(least), "end"),
       text(LEFT, HEIGHT - 4, "1", "middle"), text(WIDTH - RIGHT, HEIGHT - 4, String(ends), "end"), text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4, "epoch", "middle"));
-    const right = Number.isFinite(last.accuracy) ? `, right in ${(100 * last.accuracy).toFixed(0)} %` : "";
+    const right = Number.isFinite(last.accuracy) ? `, right in ${share(last.accuracy)}` : "";
     const told = `Loss ${metric(last.loss)} after epoch ${last.epoch}${of ? ` of ${of}` : ""}${right}`;
     this.#picture.setAttribute("aria-label", `${told}; it began at ${metric(points[0].loss)}`);
     say(this.#words, told);

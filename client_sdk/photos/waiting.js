@@ -152,7 +152,7 @@ export class Waiting {
 
   #key(event) {
     if (event.target.matches("input") || event.ctrlKey || event.metaKey || event.altKey) return;
-    const label = /^[1-9]$/.test(event.key) ? this.#labels.at(Number(event.key)) : null;
+    const label = this.#labels.of(event.key);
     const move = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     if (label) this.#label(label);
     else if (event.key === "Enter" && event.target === this.element && this.#top) this.#label(this.#top);

@@ -65,6 +65,7 @@ class Place:
         page = context.new_page()
         page.goto(self.door.link)
         expect(page.get_by_role("heading", name="Photo labeller")).to_be_visible()
+        expect(page.locator(".labeller")).not_to_have_attribute("aria-busy", "true")
         expect(page.locator(".lb-busy")).to_be_hidden()
         return page
 
@@ -238,6 +239,21 @@ def test_all_of_it_goes_by_the_keyboard_alone(place: Place) -> None:
     assert place.files() == sorted(["apple", second])
 
 
+DIGITS = FruitModel(labels=["1", "2", "3", "4"])
+
+
+@pytest.mark.parametrize("has", [DIGITS], ids=["digits"])
+def test_where_labels_are_digits_their_keys_are_theirs(place: Place) -> None:
+    page = place.open()
+    choose(page, photo("apple", 1), photo("plum", 2))
+    label = part(page, "Label")
+    expect(label.get_by_role("heading", name="1", exact=True)).to_be_visible()
+    reach(page, "Keep as 1")
+    page.keyboard.press("3")  # not the third likeliest
+    expect(label.get_by_role("heading", name="4", exact=True)).to_be_visible()
+    assert place.files() == [".waiting", "3"]
+
+
 def reach(page: Page, name: str, **options: Any) -> None:
     """Press Tab until a button has the focus, which can be seen."""
     wanted = page.get_by_role("button", name=name, **options).first
@@ -263,7 +279,7 @@ def test_training_shows_settings_loss_and_receipt_and_then_what_changed(place: P
     place.server.open_round()
     place.trainer.go_on.release()
     place.trainer.go_on.release()
-    expect(train.get_by_text("after epoch 2 of 4")).to_be_visible()
+    expect(train.get_by_text("after epoch 2 of 4, right in 75")).to_be_visible()
     expect(train.get_by_role("img", name=re.compile("^Loss 0.*it began at"))).to_be_visible()
     expect(train.locator(".lb-facts").first).to_contain_text("Learning rate0.1")
     place.trainer.let_go()
