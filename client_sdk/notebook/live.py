@@ -71,7 +71,7 @@ class LiveView(anywidget.AnyWidget):
     def close(self) -> None:
         """Follow no longer, and take the widget away."""
         if self._follower is not None:
-            self._follower.close()
+            self._follower.close(wait=False)
         super().close()
 
     @property
@@ -109,7 +109,7 @@ class LiveView(anywidget.AnyWidget):
         elif kind == "closed":
             self._views.discard(str(said.get("view")))
             if not self._views and self._follower is not None:
-                self._follower.close()
+                self._follower.close(wait=False)
         elif kind is not None:
             self._asked(said)
 
