@@ -50,7 +50,7 @@ def server(lab: Lab) -> str:
     assert opened.status_code == 200, opened.text
     home = lab.home / "fedserver"
     url = f"http://127.0.0.1:{(home / 'jupyter-port').read_text().strip()}"
-    command = [sys.executable, ROOT / "manage.py", "personal_token", "owner"]
+    command = [sys.executable, str(ROOT / "manage.py"), "personal_token", "owner"]
     made = subprocess.run(command, env=lab.environment, capture_output=True, text=True, check=True)
     told = {"FEDSERVER_URL": url, "FEDSERVER_TOKEN": made.stdout.strip()}
     startup = lab.home / "ipython" / "profile_default" / "startup" / "10-federation.py"
