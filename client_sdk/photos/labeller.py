@@ -96,6 +96,7 @@ class Labeller:
         self._revision = 0
         self._background: threading.Thread | None = None
         self._working = threading.Lock()
+        self._starting = threading.Lock()
 
     def start(self) -> None:
         """Get the model ready, in the background: the first photo need not wait for all of it."""
@@ -284,21 +285,26 @@ class Labeller:
         return {"newer": newer, "asked": trouble is None or trouble.code == "no_photos"}, []
 
     def _do_train(self, _: Mapping[str, Any], __: list[bytes]) -> Answer:
-        if self._part is not None and not self._part.over:
-            raise Refused("training", "Expected no training under way. Received: another")
+        self._expect_idle()
         if self._recogniser.served is not None and not self._recogniser.takes_photos:
             raise Refused("no_photos", self._recogniser.trouble.text)  # type: ignore[union-attr]
         if not any(one["count"] for one in self._labels() if one["known"] or not self._model()):
             raise Refused("no_data", "Expected at least one labelled photo. Received: none")
-        self._part = TakingPart(
-            self._take_part,
-            prepare=self._before_training,
-            changed=self._changed,
-            ended=self._after_training,
-        )
-        self._part.start()
+        with self._starting:  # two pages may be open
+            self._expect_idle()
+            self._part = TakingPart(
+                self._take_part,
+                prepare=self._before_training,
+                changed=self._changed,
+                ended=self._after_training,
+            )
+            self._part.start()
         self._changed()
         return {}, []
+
+    def _expect_idle(self) -> None:
+        if self._part is not None and not self._part.over:
+            raise Refused("training", "Expected no training under way. Received: another")
 
     def _do_cancel(self, _: Mapping[str, Any], __: list[bytes]) -> Answer:
         if self._part is not None:
