@@ -390,8 +390,10 @@ class FolderExamples(_Stream):
         spec: InputSpec,
         labels: Sequence[str],
         kept: Mapping[tuple[Path, int, int], np.ndarray] | None = None,
+        told: Sequence[Skipped] = (),
     ) -> None:
         super().__init__()
+        self._told = told
         self._folder, self._spec, self._labels = ImageFolder(path), spec, tuple(labels)
         if not photo.takes_photos(spec):
             raise TrainingDataRefused(
@@ -405,7 +407,8 @@ class FolderExamples(_Stream):
 
     def again(self, spec: InputSpec, labels: Sequence[str]) -> Examples:
         same = (spec, tuple(labels)) == (self._spec, self._labels)
-        return FolderExamples(self._folder.path, spec, labels, self._kept if same else None)
+        kept = self._kept if same else None
+        return FolderExamples(self._folder.path, spec, labels, kept, self.skipped)
 
     def walk(self, random: np.random.Generator | None = None) -> Walk:
         order = _order(len(self._files), random)
@@ -441,7 +444,7 @@ class FolderExamples(_Stream):
             if keep:
                 self._kept[key] = seen
         self.skipped = skipped
-        _tell(skipped)
+        _tell([one for one in skipped if one not in self._told])
         if not good:
             raise TrainingDataRefused(_no_photos(self._folder, skipped))
         return good

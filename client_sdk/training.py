@@ -266,6 +266,8 @@ class Trainer:
 
     def _read(self, data: Any) -> Examples:
         """The data as examples; arrays are looked at whole, before a second is spent on them."""
+        if isinstance(data, Examples):
+            return data
         examples = read_for(data, self.network.input_spec, self.network.labels)
         if isinstance(data, (tuple, list)):
             self.network.inputs(examples[0][:1], finite=False)

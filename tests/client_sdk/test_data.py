@@ -165,6 +165,9 @@ def test_a_broken_photo_is_named_and_skipped(
     assert {path for path, _ in examples.skipped} == {broken, text}
     assert all("Received: " in reason for _, reason in examples.skipped)
     assert "15.png" in caplog.text
+    caplog.clear()
+    assert read_for(examples, SPEC, LABELS).skipped == examples.skipped
+    assert not caplog.text  # once is enough
 
 
 def test_a_folder_that_is_no_label_is_skipped_but_not_if_none_is(photos: Path) -> None:
