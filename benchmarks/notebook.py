@@ -5,8 +5,8 @@
 Real web process, real Valkey, real JupyterLab, Chromium without a screen, all on this machine. A
 round trains, most of whose participants have reported progress; a cell makes a `LiveRound`.
 
-- `painted`: in a new kernel and page, from the cell's first line to the frame after the one in which
-  all rows were made
+- `painted`: in a new kernel and page, from a cell's first line to the frame after the one that has
+  all rows
 - `shown`: from a report's commit to its words in the view, and `busy`: while a cell runs
 - `events`: processor time of the kernel for 100 reports of progress, and `idle`: for five seconds
   without any
