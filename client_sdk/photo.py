@@ -108,6 +108,11 @@ def decode(content: bytes) -> PIL.Image.Image:
         raise PhotoRefused(
             "photo_too_large", f"Expected at most {PIXELS_LIMIT} pixels. Received: far more"
         ) from None
+    except PIL.UnidentifiedImageError:  # its words hold an address in memory
+        received = f"{len(content)} bytes that are none"
+        raise PhotoRefused(
+            "photo_broken", f"Expected a {kind} that can be read. Received: {received}"
+        ) from None
     except Exception as error:  # whatever a broken file makes a decoder raise
         raise PhotoRefused(
             "photo_broken", f"Expected a {kind} that can be read. Received: {error}"
