@@ -46,7 +46,7 @@ _KEPT = 64  # news that nobody has asked for; the oldest are forgotten first
 _FRAMES, _WHILE = 240, 10.0  # of any kind, in so many seconds: pings as well
 _OPENING, _CLOSING = 10.0, 2.0  # seconds
 _PING = 20.0  # seconds, and as many until the other side is taken for dead
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 60.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
 _NOT_SERVED_PAUSE = 300.0
 _SETTLED = 30.0  # seconds after which a connection has proved to be a good one
 # The server's words for: your token has ended; you may not.

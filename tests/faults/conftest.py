@@ -127,7 +127,7 @@ class Federation:
             child.signal(signal.SIGKILL)
         return True
 
-    def until(self, true: Callable[[], bool], seconds: float = 30.0) -> None:
+    def until(self, true: Callable[[], bool], seconds: float = PATIENCE) -> None:
         """Go on until something has come to pass."""
         ends = time.monotonic() + seconds
         while not true():
