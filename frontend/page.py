@@ -17,6 +17,7 @@ import redis
 from django.contrib.auth.views import redirect_to_login
 from django.core.cache import cache
 from django.core.exceptions import BadRequest
+from django.core.paginator import Page
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.template.loader import render_to_string
@@ -105,6 +106,21 @@ def id_in(text: str) -> int | None:
     """The id that somebody wrote into an address; None for what no row can have."""
     fits = text.isascii() and text.isdecimal() and len(text) < 19
     return int(text) if fits else None
+
+
+def pages_beside(request: HttpRequest, shown: Page[Any]) -> dict[str, str]:
+    """The addresses of the pages of a list before and after this one."""
+    numbers = {}
+    if shown.has_previous():
+        numbers["before"] = shown.previous_page_number()
+    if shown.has_next():
+        numbers["after"] = shown.next_page_number()
+    addresses = {}
+    for name, number in numbers.items():
+        query = request.GET.copy()
+        query["page"] = str(number)
+        addresses[name] = "?" + query.urlencode()
+    return addresses
 
 
 def _live_part(

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import segno
 from django import forms
-from django.core.paginator import Page, Paginator
+from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
 from django.urls import path, reverse
@@ -25,7 +25,7 @@ from accounts.roles import OPERATORS, Role, roles_of
 from client_sdk import wire
 from frontend import history_pictures, lines
 from frontend.decisions import decide
-from frontend.page import page, respond
+from frontend.page import page, pages_beside, respond
 from journal import events
 from models_app import selectors as registry
 from models_app.errors import FedserverError
@@ -140,26 +140,11 @@ def participants(request: HttpRequest) -> HttpResponse:
             "rows": [(one, came_to[one.pk]) for one in rows],
             "shown": shown,
             "narrowed": len(asked) > 1,
-            "others": _others(request, shown),
+            "others": pages_beside(request, shown),
             "codes": selectors.latest_join_codes() if Role.OPERATOR in roles else None,
         }
 
     return respond(request, "participants", build, form=filters)
-
-
-def _others(request: HttpRequest, shown: Page[Any]) -> dict[str, str]:
-    """The addresses of the pages before and after this one."""
-    numbers = {}
-    if shown.has_previous():
-        numbers["before"] = shown.previous_page_number()
-    if shown.has_next():
-        numbers["after"] = shown.next_page_number()
-    addresses = {}
-    for name, number in numbers.items():
-        query = request.GET.copy()
-        query["page"] = str(number)
-        addresses[name] = "?" + query.urlencode()
-    return addresses
 
 
 # --- One of them ------------------------------------------------------------------------------
@@ -183,7 +168,7 @@ def participant(request: HttpRequest, uuid: UUID) -> HttpResponse:
             "history": history,
             "pictures": history_pictures.of(history),
             "shown": shown,
-            "others": _others(request, shown),
+            "others": pages_beside(request, shown),
             "journal": lines.tell(events.replay(0, participant=found.pk).reverse()[:LINES]),
             "decisions": possible(PARTICIPANT, found, roles),
         }

@@ -22,7 +22,7 @@ from accounts.address import address
 from accounts.roles import OPERATORS, roles_of
 from frontend import advice
 from frontend.decisions import decide, possible
-from frontend.page import id_in, page, respond
+from frontend.page import id_in, page, pages_beside, respond
 from frontend.run_form import STEPS, RunForm, defaults, questions, settings_of, write_span
 from frontend.spreadsheet import harmless
 from frontend.templatetags.fedserver import NOTHING
@@ -59,10 +59,10 @@ def runs(request: HttpRequest) -> HttpResponse:
         shown = Paginator(found, PER_PAGE).get_page(request.GET.get("page"))
         accuracies = selectors.run_accuracies(list(shown))
         return {
-            "page": shown,
+            "shown": shown,
             "rows": [(run, accuracies[run.pk]) for run in shown],
             "filtered": bool(state or model),
-            "query": f"state={state}&model={model}",
+            "others": pages_beside(request, shown),
         }
 
     def models() -> list[str]:
