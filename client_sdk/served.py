@@ -68,6 +68,10 @@ class NoModel(ParticipantError):
         self.models = models or []
 
 
+class VersionBroken(ParticipantError):
+    """A version puts out NaN or infinity: it says nothing, and no score of it is told."""
+
+
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """What a model says of one example.
@@ -152,10 +156,12 @@ class Served:
 
         Raises:
             TrainingDataRefused: when the model cannot take them; a broken photo is named.
+            VersionBroken: when it puts out NaN or infinity.
         """
         inputs = read_inputs(x, self.input_spec)
         with _network(self.card) as kept:
             outputs = kept.holding(self).outputs(inputs)
+        self._expect_finite(outputs)
         return self.objective.probabilities(outputs)
 
     def predictions(self, images: Any) -> list[Prediction]:
@@ -167,13 +173,25 @@ class Served:
 
         Args:
             data: as for `Participant.participate`.
+
+        Raises:
+            VersionBroken: when the loss is NaN or infinite.
         """
         examples = read_for(data, self.input_spec, self.labels)
         with _network(self.card) as kept:
             network = kept.holding(self)
             if not network.model.compiled:
                 network.compile("sgd")
-            return network.evaluate(examples)
+            found = network.evaluate(examples)
+        self._expect_finite(np.array(list(found.values())))
+        return found
+
+    def _expect_finite(self, values: np.ndarray) -> None:
+        if not np.isfinite(values).all():
+            raise VersionBroken(
+                f"Expected finite numbers from {self.slug}, version {self.version}. "
+                "Received: NaN or infinity"
+            )
 
     def _prediction(self, row: np.ndarray) -> Prediction:
         scores = self.objective.scores(row, self.labels)

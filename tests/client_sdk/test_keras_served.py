@@ -17,7 +17,7 @@ import pytest
 from client_sdk.data import TrainingDataRefused
 from client_sdk.errors import ServerRefused
 from client_sdk.participant import Participant
-from client_sdk.served import NoModel
+from client_sdk.served import NoModel, VersionBroken
 from client_sdk.testing import FakeServer
 from client_sdk.training import Trainer, TrainingLoop
 from client_sdk.wire import FEDERATED, LOCAL, InputSpec
@@ -264,6 +264,16 @@ def test_a_yes_or_no_has_two_scores(
     [said] = bob.predict(np.array([[np.log(3)]]))
     assert said.scores == pytest.approx(expected)
     assert said.scores[said.label] == max(said.scores.values())
+
+
+def test_a_version_that_puts_out_nan_says_so_and_nothing_else(
+    alice: Participant, server: FakeServer, described: Server
+) -> None:
+    server.serve_version(bright(described, 3e38))
+    with pytest.raises(VersionBroken, match=r"digits, version 2\. Received: NaN"):
+        alice.predict(BRIGHT)
+    with pytest.raises(VersionBroken):
+        alice.evaluate(DATA)
 
 
 def test_a_plain_value_stays_one(keras: ModuleType) -> None:
