@@ -21,7 +21,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-from django.db import DatabaseError
+from django.db import Error
 
 from accounts.models import digest
 from journal.hub import Hub, Mailbox
@@ -208,11 +208,11 @@ class Watch:
         return cls._watches[loop]
 
     def admit(self, socket: Socket) -> None:
-        """Look after it; the oldest of many of one participant has to go."""
+        """Look after it; the oldest of many of one participant have to go."""
         theirs = self._sockets.setdefault(socket.participant, [])
         theirs.append(socket)
-        if len(theirs) > AT_ONCE:
-            theirs[0].dismiss(REPLACED, "replaced")
+        for former in theirs[:-AT_ONCE]:  # many may come before the first of them has gone
+            former.dismiss(REPLACED, "replaced")
         if self._rounds is None or self._rounds.done():
             self._rounds = asyncio.create_task(self._go_round())
 
@@ -230,7 +230,7 @@ class Watch:
             try:
                 for start in range(0, len(everyone), MOST):
                     await self._look(everyone[start : start + MOST])
-            except DatabaseError as error:
+            except Error as error:  # of the database; one of a lost connection among them
                 logger.warning("The participants' tokens cannot be read: %s", error)
 
     async def _look(self, some: Collection[Socket]) -> None:

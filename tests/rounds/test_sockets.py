@@ -1,9 +1,16 @@
 """The participants' WebSocket over a real server and a real Valkey."""
 
 import json
+import os
+import select
+import time
+from base64 import b64encode
 from collections.abc import Callable
 from datetime import timedelta
+from socket import create_connection
+from socket import socket as raw_socket
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -192,6 +199,36 @@ def test_the_newest_sockets_of_a_participant_stay(server: str, charlie: Enrolled
     for socket in others:
         socket.ping().wait(10)
         socket.close()
+
+
+def asks_and_says_no_more(server: str, token: str) -> raw_socket:
+    """A program that opens a socket, and neither reads nor answers a thing."""
+    at, key = urlsplit(server), b64encode(os.urandom(16)).decode()
+    line = create_connection((at.hostname, at.port), 10)
+    line.sendall(
+        (
+            f"GET /ws/participant/ HTTP/1.1\r\nHost: {at.netloc}\r\nConnection: Upgrade\r\n"
+            f"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n"
+            f"Authorization: Bearer {token}\r\n\r\n"
+        ).encode()
+    )
+    return line
+
+
+def test_a_crowd_of_sockets_that_come_together_is_no_more_than_a_few(
+    server: str, charlie: Enrolled
+) -> None:
+    there = [asks_and_says_no_more(server, charlie.token) for _ in range(40)]
+    with waiting(server, charlie.token):
+        until = time.monotonic() + 10
+        while len(there) >= sockets.AT_ONCE and time.monotonic() < until:
+            for line in select.select(there, [], [], 0.1)[0]:
+                if b"replaced" in line.recv(4096):
+                    there.remove(line)
+                    line.close()
+        assert len(there) == sockets.AT_ONCE - 1
+    for line in there:
+        line.close()
 
 
 def test_it_is_found_below_a_prefix_that_a_proxy_takes_off(
