@@ -37,7 +37,7 @@ from client_sdk.limits import Limits
 from client_sdk.outbox import Outbox, Parcel
 from client_sdk.participation import Participation
 from client_sdk.profile import DEFAULT, Profile
-from client_sdk.protocol import Assignment, Blob, ModelCard, Wait, read_check_in
+from client_sdk.protocol import Assignment, Blob, ModelCard, Wait, read_check_in, read_text
 from client_sdk.served import Prediction, Served, Shelf
 from client_sdk.trainers import Data, TrainerLike, Trainers
 from client_sdk.transport import Transport, check_address, log_wait, version
@@ -169,7 +169,8 @@ class Participant:
             except ServerRefused:
                 Profile.abandon(profile)  # nobody knows this key
                 raise
-        enrolled = Profile(profile, url, str(told["participant"]), str(told.get("name") or name))
+        number = read_text(told, "participant")
+        enrolled = Profile(profile, url, number, str(told.get("name") or name))
         enrolled.save()
         return cls(enrolled, transport=transport)
 
@@ -253,9 +254,9 @@ class Participant:
     def _token(self, server: Transport, key: Key, patience: float | None) -> str:
         options: dict[str, Any] = {"authenticated": False, "patience": patience}
         who = {"participant": self.profile.participant}
-        challenge = str(server.post("challenges", who, **options)["challenge"])
+        challenge = read_text(server.post("challenges", who, **options), "challenge")
         signed = {"challenge": challenge, "signature": key.sign(wire.token_message(challenge))}
-        return str(server.post("tokens", who | signed, **options)["token"])
+        return read_text(server.post("tokens", who | signed, **options), "token")
 
     # --- One exchange, piece by piece ---
 

@@ -39,6 +39,18 @@ def _take(document: Any, name: str, kind: type, default: Any = ...) -> Any:
     )
 
 
+def read_text(document: Any, name: str, form: str = r"[\x21-\x7e]{1,4000}") -> str:
+    """A word of an answer that goes into headers, or is signed: visible letters of ASCII.
+
+    Raises:
+        ServerDistrusted: when there is none.
+    """
+    text: str = _take(document, name, str)
+    if not re.fullmatch(form, text):
+        raise ServerDistrusted(f"Expected `{name}` to be a word. Received: {text[:40]!r}")
+    return text
+
+
 def check_slug(slug: str) -> str:
     """The slug of a model; it becomes a part of paths, here and in addresses, so it must be one.
 

@@ -32,6 +32,7 @@ from client_sdk.errors import (
 )
 from client_sdk.participant import Participant
 from client_sdk.participation import Event
+from client_sdk.profile import Profile
 from client_sdk.protocol import Assignment, check_slug
 from client_sdk.testing import FakeServer, FakeTrainer
 from client_sdk.transport import Transport
@@ -422,6 +423,35 @@ class TestARedirect:
             alice.participate(data, until=lambda: bool(server.failures), trainer=FakeTrainer())
         assert hosts == {"fake.invalid"}
         assert server.updates == []
+
+
+def test_no_cookie_of_a_server_is_kept_or_shown() -> None:
+    shown: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        shown.append(request.headers.get("Cookie", ""))
+        return httpx.Response(200, json={}, headers=[("Set-Cookie", f"c{len(shown)}=x; Path=/")])
+
+    transport = Transport("https://fed.example.org", transport=httpx.MockTransport(answer))
+    for _ in range(3):
+        transport.get("", authenticated=False)
+    assert shown == ["", "", ""]
+
+
+@pytest.mark.parametrize(
+    "told", [{}, [], None, {"challenge": 1}, {"challenge": "c", "token": "a\r\nb"}]
+)
+def test_odd_words_at_the_login_are_not_trusted(alice: Participant, told: Any) -> None:
+    odd = httpx.MockTransport(lambda _: httpx.Response(200, json=told))
+    with pytest.raises(ServerDistrusted, match=r"Expected `(challenge|token)`"):
+        Participant.load("alice", transport=odd).log_in()
+
+
+def test_odd_words_at_the_enrolment_are_not_trusted_and_no_key_is_lost() -> None:
+    odd = httpx.MockTransport(lambda _: httpx.Response(200, json=[]))
+    with pytest.raises(ServerDistrusted, match="`participant`"):
+        Participant.enrol("https://fed.example.org", "CODE", profile="alice", transport=odd)
+    assert (Profile.folder_of("alice") / "key.pem").exists()
 
 
 def test_nothing_is_written_outside_the_cache_and_the_profile(
