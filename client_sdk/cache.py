@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -32,6 +37,25 @@ class BlobCache:
         """Where a blob grows while it is fetched."""
         return self.folder / f"{sha256}.part"
 
+    @contextmanager
+    def growing(self, sha256: str) -> Iterator[Path]:
+        """Where a blob may grow for one who fetches it, held against all others who do as well.
+
+        The first goes on with what a former one has left in `partial`; the file must be emptied
+        and not be replaced by another one meanwhile.
+        """
+        others = (self.folder / f"{sha256}.{number}.part" for number in itertools.count(1))
+        path = self.partial(sha256)
+        while (descriptor := _hold(path)) is None:
+            path = next(others)
+        try:
+            yield path
+        finally:
+            if path.exists() and not path.stat().st_size:
+                path.unlink()
+            os.close(descriptor)
+            _held.discard(path)
+
     def find(self, sha256: str, length: int) -> Path | None:
         """A blob that is here and whole, or None.
 
@@ -50,15 +74,52 @@ class BlobCache:
     def trim(self, *in_use: str) -> None:
         """Remove the blobs used longest ago until the rest is within the limit."""
         kept = 0
-        newest_first = sorted(self.folder.iterdir(), key=_used, reverse=True)
-        for path in newest_first:
-            kept += path.stat().st_size
+        there = []
+        for path in self.folder.iterdir():
+            with suppress(FileNotFoundError):  # another has renamed it by now
+                found = path.stat()
+                there.append((found.st_mtime, found.st_size, path))
+        for _, size, path in sorted(there, reverse=True):
+            kept += size
             if kept > self.limit and path.stem not in in_use:
-                path.unlink()
+                path.unlink(missing_ok=True)
 
 
-def _used(path: Path) -> float:
-    return path.stat().st_mtime
+_held: set[Path] = set()  # by this process
+_holding = threading.Lock()
+
+
+def _hold(path: Path) -> int | None:
+    """The file, made where it is not there and held until it is closed; None if another has it."""
+    with _holding:
+        if path in _held:
+            return None
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        with suppress(BlockingIOError, FileNotFoundError):
+            _lock(descriptor)
+            # Who had it may have renamed it by now.
+            if path.stat().st_ino == os.fstat(descriptor).st_ino:
+                _held.add(path)
+                return descriptor
+        os.close(descriptor)
+        return None
+
+
+if os.name == "posix":
+    import fcntl
+
+    def _lock(descriptor: int) -> None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError:
+            pass  # a file system without locks: the other processes are not kept off
+
+else:  # pragma: no cover - Windows, where a lock would keep ourselves from writing
+
+    def _lock(descriptor: int) -> None:
+        pass
 
 
 def digest_of(path: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
@@ -73,7 +74,8 @@ class Key:
 
 def write_private(path: Path, content: bytes) -> None:
     """Replace a file at one stroke, durable, readable by its owner alone from its first byte."""
-    temporary = path.with_name(path.name + ".new")
+    # Two may write the same file at a time; the last one's is there then, and whole.
+    temporary = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.new")
     temporary.unlink(missing_ok=True)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with open(descriptor, "wb") as file:

@@ -3,7 +3,7 @@
 What it promises to the rest of the package:
 
 1. It goes to the server named in the profile and nowhere else: no plain http to another
-   machine, no redirects.
+   machine, no redirects. Nothing of it is kept from one request to the next but the token.
 2. A server that restarts or is away costs waiting: each request is repeated with jittered
    back-off, as `Retry-After` asks where it asks, for as long as the caller has patience.
 3. A token that has ended is renewed once, and the request repeated.
@@ -24,6 +24,7 @@ import ipaddress
 import json
 import logging
 import math
+import os
 import platform
 import random
 import ssl
@@ -31,6 +32,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -156,6 +158,8 @@ class Transport:
             # A proxy has no business between us and a server on this machine.
             trust_env=not is_local(httpx.URL(self.url).host),
         )
+        # A server could have us keep, and show it, ever more of them.
+        self._client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self._clock = Clock()
         keep(self._clock, self._client)
 
@@ -274,19 +278,20 @@ class Transport:
         found = cache.find(sha256, length)
         if found is not None:
             return found
-        part = cache.partial(sha256)
         within = _BLOB_WITHIN + length / _SLOWEST if within is None else within
 
-        def attempt() -> None:
-            with self._clock.limited(_ATTEMPT + length / _SLOWEST):
-                self._fetch(sha256, length, part, patience, check or (lambda: None))
+        with cache.growing(sha256) as part:
 
-        try:
-            self._persist(attempt, patience, within)
-        except IntegrityError:
-            part.unlink(missing_ok=True)
-            raise
-        return part.replace(cache.path(sha256))
+            def attempt() -> None:
+                with self._clock.limited(_ATTEMPT + length / _SLOWEST):
+                    self._fetch(sha256, length, part, patience, check or (lambda: None))
+
+            try:
+                self._persist(attempt, patience, within)
+            except IntegrityError:
+                part.unlink(missing_ok=True)
+                raise
+            return part.replace(cache.path(sha256))
 
     def _fetch(
         self,
@@ -298,13 +303,13 @@ class Transport:
     ) -> None:
         have = part.stat().st_size if part.exists() else 0
         if have > length:
-            part.unlink()
+            os.truncate(part, 0)
             have = 0
         if have < length or length == 0:
             self._fetch_rest(sha256, length, part, have, patience, check)
         digest = digest_of(part)
         if digest != sha256 and have:  # the part that lay here may be the rotten one
-            part.unlink()
+            os.truncate(part, 0)
             raise _Away("a download that was resumed came out wrong")
         if digest != sha256:
             raise IntegrityError(f"Expected a blob with SHA-256 {sha256}. Received: {digest}")

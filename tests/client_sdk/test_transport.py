@@ -11,6 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -408,6 +409,30 @@ class TestADownload:
         listener.answers = [lambda handler: reply(handler, 200, content)]
         digest = hashlib.sha256(content).hexdigest()
         assert transport.download(digest, length, cache).read_bytes() == content
+
+    def test_by_two_at_a_time_is_whole_for_both(
+        self, listener: Listener, transport: Transport, cache: BlobCache
+    ) -> None:
+        begun, go_on = threading.Event(), threading.Event()
+
+        def wait_in_the_middle(handler: BaseHTTPRequestHandler) -> None:
+            handler.send_response(200)
+            handler.send_header("Content-Length", str(len(CONTENT)))
+            handler.end_headers()
+            handler.wfile.write(CONTENT[:500_000])
+            begun.set()
+            go_on.wait(10)
+            handler.wfile.write(CONTENT[500_000:])
+
+        listener.answers = [wait_in_the_middle, serve_ranges]
+        with ThreadPoolExecutor() as pool:
+            first = pool.submit(transport.download, DIGEST, len(CONTENT), cache)
+            assert begun.wait(10)
+            same = BlobCache(cache.folder)
+            assert transport.download(DIGEST, len(CONTENT), same).read_bytes() == CONTENT
+            go_on.set()
+            assert first.result(10).read_bytes() == CONTENT
+        assert [path.name for path in cache.folder.iterdir()] == [DIGEST]
 
     def test_of_other_bytes_is_refused_and_not_kept(
         self, listener: Listener, transport: Transport, cache: BlobCache
