@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from client_sdk.errors import ProfileInvalid
@@ -92,15 +93,32 @@ class Entry:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Entry:
-        """Read what `to_json` wrote; names that are unknown here are let go."""
+        """Read what `to_json` wrote; names that are unknown here are let go.
+
+        Raises:
+            ValueError: for what it did not write.
+        """
         known = {name: document[name] for name in _FIELDS & document.keys()}
         known |= {"at": datetime.fromisoformat(document["at"])}
         known |= {"tensors": tuple(document.get("tensors", ()))}
+        odd = [name for name in known if not isinstance(known[name], _TYPES[name])]
+        if odd or known["at"].tzinfo is None:
+            raise ValueError(f"Expected an entry of a ledger. Received: other values of {odd}")
         return cls(**known)
 
 
 _NOTHING: tuple[Any, ...] = ("", None, 0, (), {})
 _FIELDS = {one.name for one in fields(Entry)}
+_TYPES: dict[str, tuple[type, ...]] = dict.fromkeys(_FIELDS, (str,)) | {
+    "at": (datetime,),
+    "bytes": (int,),
+    "times": (int,),
+    "tensors": (tuple,),
+    "metrics": (dict,),
+}
+_TYPES |= dict.fromkeys(
+    ("run", "round", "number", "assignment", "version", "samples", "published"), (int, NoneType)
+)
 
 
 class Ledger:
@@ -228,7 +246,7 @@ def _entries(lines: Iterable[bytes]) -> Iterator[Entry]:
     for line in lines:
         try:
             yield Entry.from_json(json.loads(line))
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue  # torn when its writer was killed: what it was to list had not left
 
 
@@ -301,5 +319,6 @@ class Today:
         except (OSError, ValueError, KeyError, TypeError):
             expected = f"the day's count in {self._path}"
             raise ProfileInvalid(f"Expected {expected}. Received: another file") from None
-        # A day after today: the clock was set back. What has left stays counted.
-        return (today, 0, None) if day < today else (today, rounds, last)
+        # A day after today: the clock was set back, as after each start of a machine that keeps no
+        # time. What has left stays counted until that day is over.
+        return (today, 0, None) if day < today else (day, rounds, last)

@@ -75,7 +75,8 @@ class Limits:
         _expect(fits, self, "seconds_per_round", "seconds above 0, or None")
         _expect(isinstance(self.share_metrics, bool), self, "share_metrics", "True or False")
         if self.models is not None:
-            _expect(not isinstance(self.models, str), self, "models", "a list of slugs, or None")
+            several = isinstance(self.models, list | tuple | set | frozenset)
+            _expect(several, self, "models", "a list of slugs, or None")
             object.__setattr__(self, "models", tuple(self.models))
             slugs = all(isinstance(one, str) and _MODEL.fullmatch(one) for one in self.models)
             few = len(self.models) <= _MODELS_LIMIT

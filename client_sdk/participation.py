@@ -543,7 +543,7 @@ class Participation:
         self._tell("declined", limit=limit, reason=declined.code, detail=str(declined))
         self.summary.declined += 1
         # Nothing of how many examples we have, or how long we train, is the server's to know.
-        with suppress(ServerRefused, ServerDistrusted):  # closed by now
+        with _nothing_to_add():
             self.participant.withdraw(assignment.id, reason=declined.code, patience=None)
         self._nothings += 1
 
@@ -562,8 +562,7 @@ class Participation:
         self._nothings += 1
 
     def _report(self, assignment: Assignment, reason: str, detail: str) -> None:
-        # Closed by now, or failed already by the server's own view.
-        with suppress(ServerRefused, ServerDistrusted):
+        with _nothing_to_add():
             self.participant.report_failure(assignment.id, reason, detail)
 
     def _give_back(self) -> None:
@@ -607,6 +606,16 @@ def _on_this_machine() -> Iterator[None]:
         yield
     except (OSError, ModelRefused) as error:
         raise _Failed(error) from error
+
+
+@contextmanager
+def _nothing_to_add() -> Iterator[None]:
+    """Of an exchange that has ended: closed by now, or failed already by the server's own view. And
+    where a full disk lets us list nothing, nothing is told."""
+    try:
+        yield
+    except (ServerRefused, ServerDistrusted, OSError) as error:
+        log.info("the server is not told: %s", error)
 
 
 def _reason(error: Exception) -> tuple[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -155,15 +156,15 @@ class Verdicts:
             if receipt.final:
                 del self._pending[number]
             if receipt.state not in PENDING:
-                told = {name: getattr(receipt, name) for name in ("state", "code", "reason")}
-                self._participant.ledger.note(
-                    "update",
-                    durable=False,  # it can be asked for again
-                    assignment=number,
-                    published=receipt.published,
-                    **told,
-                )
+                with suppress(OSError):  # a full disk: it can be asked for again
+                    self._note(receipt)
             yield receipt
+
+    def _note(self, receipt: Receipt) -> None:
+        told = {name: getattr(receipt, name) for name in ("state", "code", "reason", "published")}
+        self._participant.ledger.note(
+            "update", durable=False, assignment=receipt.assignment, **told
+        )
 
 
 def _of(entry: Entry) -> Receipt:

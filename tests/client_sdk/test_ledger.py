@@ -164,6 +164,26 @@ class TestAKill:
         alice.ledger.note("key", detail="new")
         assert [entry.kind for entry in alice.log()] == ["enrolment", "key"]
 
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "[]",
+            "5",
+            "[" * 100_000,
+            '{"at": "2026-01-01T00:00:00", "kind": "update", "assignment": 1}',
+            '{"at": "2026-01-01T00:00:00+00:00", "kind": "update", "assignment": [1]}',
+            '{"at": "2026-01-01T00:00:00+00:00", "kind": "update", "times": "many"}',
+        ],
+    )
+    def test_or_a_line_of_something_else_costs_that_line_alone(
+        self, alice: Participant, server: FakeServer, data: Data, line: str
+    ) -> None:
+        with alice.ledger.path.open("a") as file:
+            file.write(f"{line}\n")
+        server.open_round()
+        alice.participate(data, rounds=1, trainer=FakeTrainer())
+        assert {entry.kind for entry in alice.log()} >= {"enrolment", "update"}
+
 
 LIFE = """
 import numpy as np

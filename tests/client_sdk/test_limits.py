@@ -74,7 +74,8 @@ class TestLimits:
         assert (alice.profile.folder / "limits.json").stat().st_mode & 0o777 == 0o600
 
     @pytest.mark.parametrize(
-        "content", ["", "[]", '{"rounds_per_week": 1}', '{"rounds_per_day": -1}', "\0"]
+        "content",
+        ["", "[]", '{"rounds_per_week": 1}', '{"rounds_per_day": -1}', '{"models": 5}', "\0"],
     )
     def test_that_cannot_be_read_are_not_taken_for_none(
         self, alice: Participant, server: FakeServer, data: Data, content: str
@@ -409,6 +410,17 @@ class TestRoundsADay:
         take_part(alice, data, "limited")
         assert len(server.updates) == 1
         clock[0] += timedelta(days=4)
+        take_part(alice, data, "limited")
+        assert len(server.updates) == 2
+
+    def test_that_leave_while_the_clock_is_wrong_count_on_the_day_that_it_was(
+        self, alice: Participant, server: FakeServer, data: Data, clock: list[datetime]
+    ) -> None:
+        alice.limits = Limits(rounds_per_day=2)
+        take_part(alice, data, "uploaded")
+        clock[0] -= timedelta(days=3)  # a machine that keeps no time starts anew
+        take_part(alice, data, "limited")
+        clock[0] += timedelta(days=3)
         take_part(alice, data, "limited")
         assert len(server.updates) == 2
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -472,6 +473,24 @@ class TestWhenSomethingIsWrong:
     ) -> None:
         with alice.profile.locked(), pytest.raises(ProfileInUse):
             alice.participate(data, trainer=FakeTrainer())
+
+
+class TestAFullDisk:
+    def test_costs_rounds_and_tells_nothing_that_it_cannot_list(
+        self, alice: Participant, server: FakeServer, data: Data, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(*_: object, **__: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        class Unlucky(FakeTrainer):
+            def train(self, *_: Any, **__: Any) -> Any:
+                monkeypatch.setattr(alice.ledger, "note", full)
+                full()
+
+        server.open_round()
+        with pytest.raises(TrainingFailed, match="No space left"):
+            alice.participate(data, rounds=1, trainer=Unlucky())
+        assert server.failures == []
 
 
 class TestAnInterruption:
