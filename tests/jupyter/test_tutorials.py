@@ -43,7 +43,7 @@ os.environ |= {told!r}
 
 
 @pytest.fixture(scope="module")
-def server(lab: Lab) -> str:
+def server(lab: Lab) -> Iterator[str]:
     """The server that JupyterLab has started, of which its kernels are told; its address."""
     headers = {"Authorization": f"token {lab.token}"}
     opened = httpx.get(f"{lab.url}fedserver/sign-in/", headers=headers, timeout=90)
@@ -55,10 +55,12 @@ def server(lab: Lab) -> str:
     told = {"FEDSERVER_URL": url, "FEDSERVER_TOKEN": made.stdout.strip()}
     startup = lab.home / "ipython" / "profile_default" / "startup" / "10-federation.py"
     startup.parent.mkdir(parents=True, exist_ok=True)
-    startup.write_text(TELL_KERNELS.format(told=told | {"TF_CPP_MIN_LOG_LEVEL": "2"}))
+    told |= {"FEDCLIENT_HOME": str(lab.home / "parties"), "TF_CPP_MIN_LOG_LEVEL": "2"}
+    startup.write_text(TELL_KERNELS.format(told=told))
     for file in [*TUTORIALS.glob("*.ipynb"), *TUTORIALS.glob("*.py")]:
         shutil.copy(file, lab.notebooks)
-    return url
+    yield url
+    startup.unlink()
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +168,7 @@ def test_a_photo_is_tried_on_the_model_in_the_dashboard(
     page.get_by_label("Username").fill(name)
     page.get_by_label("Password").fill(password)
     page.get_by_role("button", name="Sign in").click()
+    expect(page.locator("fs-connection")).to_have_text("live")  # its scripts are there
     (tmp_path / "halves.png").write_bytes(file_of(halves()))
     page.locator("#photo").set_input_files(tmp_path / "halves.png")
     expect(page.locator(".answer")).to_contain_text("answered in", timeout=60_000)
