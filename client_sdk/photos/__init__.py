@@ -9,6 +9,7 @@ The photos stay on this machine, as files in folders by label, without place, ti
     taking_part.py    one round, in a thread
     labeller.py       all of it as state and messages, for whoever shows it
     app.py            shows it as a page of this machine
+    neighbours.py     whether who asks for that page is its own user
     labeller.js       draws it: on that page, and in a notebook (client_sdk.notebook.photo_labeller)
 """
 

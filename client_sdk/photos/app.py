@@ -3,7 +3,8 @@
 It is served on 127.0.0.1 alone, and to one person alone. Who may see it is decided thus:
 
 1. the link that `fedclient photos` opens holds a token that is good once; it is exchanged for a
-   cookie that scripts cannot read and other sites cannot send;
+   cookie that scripts cannot read and other sites cannot send. Another user of the machine may
+   read the link and be quicker: the exchange is refused to who is not us (`neighbours`);
 2. a request must name this address as its host, so that no name of somebody else's that points
    here (DNS rebinding) reaches anything;
 3. what comes from a page must come from this one: `Origin` is compared, and a socket must have it.
@@ -41,6 +42,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from client_sdk import photo
+from client_sdk.photos import neighbours
 from client_sdk.photos.labeller import Labeller
 
 log = logging.getLogger("client_sdk")
@@ -49,6 +51,7 @@ HOST: Final = "127.0.0.1"
 MESSAGE_LIMIT: Final = photo.BYTES_LIMIT + 2**16
 _AT_ONCE: Final = 4  # messages of one page that are worked on
 _PACE: Final = 0.1  # seconds between two states, at least
+_AGAIN: Final = 1.0  # and after one that could not be had
 
 _HERE: Final = Path(__file__).parent
 _TYPES: Final = {
@@ -98,6 +101,11 @@ class Door:
             return None
         self._token = None
         return self._session
+
+    def is_for(self, scope: Scope) -> bool:
+        """Whether a request comes from a program of ours, as far as the system tells."""
+        there, here = scope.get("client"), scope.get("server")
+        return not (there and here) or neighbours.is_ours(tuple(there), tuple(here))
 
     def knows(self, cookies: str) -> bool:
         """Whether a `Cookie` header holds the session's secret."""
@@ -173,6 +181,8 @@ def application(labeller: Labeller, door: Door) -> Guard:
     async def page(request: Request) -> Response:
         if door.knows(request.headers.get("cookie", "")):
             return HTMLResponse((_HERE / "page.html").read_text("utf-8"))
+        if not door.is_for(request.scope):
+            return PlainTextResponse("Expected the user who started this. Received: another", 403)
         session = door.exchange(request.query_params.get("token", ""))
         if session is None:
             return HTMLResponse((_HERE / "locked.html").read_text("utf-8"), 403)
@@ -269,7 +279,15 @@ class _Line:
         while True:
             await self._news.wait()
             self._news.clear()
-            state = await asyncio.to_thread(self._labeller.state)
+            try:
+                state = await asyncio.to_thread(self._labeller.state)
+            except (
+                OSError
+            ) as error:  # a folder that goes while we look, a drive that was pulled out
+                log.warning("the photos' folder cannot be read: %s", error)
+                await asyncio.sleep(_AGAIN)
+                self._news.set()
+                continue
             with suppress(RuntimeError, WebSocketDisconnect):  # closed meanwhile
                 await self._socket.send_bytes(packed({"state": state}))
             await asyncio.sleep(_PACE)

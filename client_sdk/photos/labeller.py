@@ -232,8 +232,9 @@ class Labeller:
         return answer, [picture, self._seen(picture)]
 
     def _do_label(self, content: Mapping[str, Any], _: list[bytes]) -> Answer:
-        label = unicodedata.normalize("NFC", _text(content, "label").strip())
+        label = unicodedata.normalize("NFC", _text(content, "label"))
         known = self._recogniser.labels
+        label = label if label in known else label.strip()
         if known and label not in known:
             raise Refused(
                 "label_unknown", f"Expected one of the model's labels. Received: {label!r:.60}"
@@ -246,10 +247,12 @@ class Labeller:
         """Give every photo that waits the label that it was recognised as."""
         labelled = 0
         for one in self.gallery.waiting():
-            recognition = self._try_to_recognise(one.id)
-            if recognition is not None:
-                self.gallery.label(one.id, recognition.top[0])
-                labelled += 1
+            # Gone by now, broken, or of a label that names no folder: it stays, and stops no other.
+            with suppress(GalleryRefused, PhotoRefused):
+                recognition = self._try_to_recognise(one.id)
+                if recognition is not None:
+                    self.gallery.label(one.id, recognition.top[0])
+                    labelled += 1
         self._photos_changed()
         return {"labelled": labelled, "left": len(self.gallery.waiting())}, []
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import threading
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -359,7 +360,8 @@ def _read(gallery: Gallery, slug: str) -> dict[int, dict[str, Verdict]]:
 
 def _verdicts(said: dict[str, Any]) -> Iterator[tuple[str, Verdict]]:
     for id_, (label, score) in said.items():
-        yield id_, (str(label), float(score))
+        if math.isfinite(score):  # what is not could not be told to a page
+            yield id_, (str(label), float(score))
 
 
 # --- What is missing ----------------------------------------------------------------------------

@@ -8,6 +8,7 @@ verdict), and ends in `done`, `failed` or `cancelled`.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -206,4 +207,9 @@ def _about(assignment: Any) -> dict[str, Any]:
 def _settings(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
     """What a page may show: names with plain values."""
     plain = (str, int, float, bool)
-    return {str(name): value for name, value in hyperparameters.items() if isinstance(value, plain)}
+    return {
+        str(name): value
+        for name, value in hyperparameters.items()
+        # JSON's 1e400 is infinite, and not to be told in JSON again.
+        if isinstance(value, plain) and not (isinstance(value, float) and not math.isfinite(value))
+    }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import doctest
 import io
+import json
+import math
 import os
 import signal
 import threading
@@ -12,15 +14,18 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import httpx
 import numpy as np
 import PIL.Image
 import pytest
+from websockets.sync.client import connect
+from websockets.typing import Origin
 
 from client_sdk import folder, photos
 from client_sdk.errors import ProfileInUse, ServerUnreachable
 from client_sdk.notebook import photo_labeller
 from client_sdk.photo import PhotoRefused
-from client_sdk.photos import app
+from client_sdk.photos import app, neighbours, taking_part
 from client_sdk.photos import gallery as galleries
 from client_sdk.photos import labeller as labellers
 from client_sdk.photos.gallery import Gallery, GalleryRefused
@@ -254,6 +259,20 @@ def test_sixteen_photos_are_labelled_as_they_were_recognised(labeller: Labeller)
     assert do(labeller, "gallery", label="plum")["total"] == 4
 
 
+def test_a_photo_that_cannot_be_labelled_as_recognised_stops_no_other(
+    alice: Gardener, gallery: Gallery
+) -> None:
+    alice.has = FruitModel(labels=["", "lemon ", "x" * 300, "plum"])
+    labeller = begun(alice, gallery)
+    for name in LABELS:
+        do(labeller, "add", jpeg(fruit(name, 0, (320, 240))))
+    assert do(labeller, "label_all") == {"labelled": 3, "left": 1}
+    counts = {one["label"]: one["count"] for one in labeller.state()["labels"]}
+    assert (counts["lemon "], counts["plum"]) == (2, 1)  # version 1 takes a pear for a lemon
+    [one] = labeller.state()["waiting"]
+    assert do(labeller, "label", id=one["id"], label="lemon ")["photo"]["label"] == "lemon "
+
+
 def test_labels_are_those_of_the_model(labeller: Labeller) -> None:
     id_ = do(labeller, "add", apple())["photo"]["id"]
     assert refused(labeller, {"do": "label", "id": id_, "label": "banana"}) == "label_unknown"
@@ -268,6 +287,61 @@ def test_photos_of_other_labels_are_shown_and_not_counted_in(labeller: Labeller)
     assert {"label": "banana", "count": 1, "known": False} in state["labels"]
     assert (state["total"], state["usable"], state["few"]) == (1, 0, FEW)
     assert refused(labeller, {"do": "train"}) == "no_data"
+
+
+def test_numbers_that_json_cannot_tell_reach_no_page(labeller: Labeller, gallery: Gallery) -> None:
+    settings = {"learning_rate": 0.1, "epochs": 1, "more": math.inf, "nested": {}}
+    assert taking_part._settings(settings) == {"learning_rate": 0.1, "epochs": 1}
+    do(labeller, "add", apple())
+    [memory] = (gallery.path / ".recognised").iterdir()
+    told = json.loads(memory.read_text())
+    [id_] = told["1"]
+    told["1"][id_][1] = math.nan
+    memory.write_text(json.dumps(told))
+    state = begun(labeller._participant, gallery).state()
+    json.dumps(state, allow_nan=False)
+
+
+@pytest.mark.skipif(not neighbours.CONNECTIONS.exists(), reason="this system tells nobody")
+def test_who_has_the_link_and_is_another_user_of_the_machine_is_not_let_in(
+    labeller: Labeller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with app.running(labeller) as door:
+        monkeypatch.setattr(neighbours, "_ours", lambda: {os.getuid() + 1})
+        assert httpx.get(door.link).status_code == 403
+        monkeypatch.undo()
+        assert "set-cookie" in httpx.get(door.link).headers  # and the link is good still
+
+
+def test_a_folder_that_cannot_be_read_for_a_moment_stops_no_page(
+    labeller: Labeller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "_AGAIN", 0.01)
+    said, state = [OSError("the drive was pulled out")], labeller.state
+    monkeypatch.setattr(labeller, "state", lambda: state() if not said else throw(said.pop()))
+    with app.running(labeller) as door:
+        cookie = httpx.get(door.link).headers["set-cookie"].partition(";")[0]
+        address = f"{door.address.replace('http', 'ws')}/live"
+        with connect(
+            address, additional_headers={"Cookie": cookie}, origin=Origin(door.address)
+        ) as page:
+            frame = page.recv(10)
+            assert isinstance(frame, bytes)
+            assert app.unpacked(frame)[0]["state"]["total"] == 0
+
+
+def throw(error: Exception) -> Any:
+    raise error
+
+
+@pytest.mark.parametrize("told", ["", "heading\n", "heading\n 0: nonsense\n", None])
+def test_where_the_system_does_not_tell_who_asks_the_link_is_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: str | None
+) -> None:
+    monkeypatch.setattr(neighbours, "CONNECTIONS", tmp_path / "tcp")
+    if told is not None:
+        (tmp_path / "tcp").write_text(told)
+    assert neighbours.is_ours(("127.0.0.1", 1), ("127.0.0.1", 2))
 
 
 @pytest.mark.parametrize(
