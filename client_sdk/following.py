@@ -247,19 +247,36 @@ def personal(url: str, token: str | None = None) -> tuple[Transport, str]:
     Args:
         url: the server's address.
         token: from the profile page, or `manage.py personal_token`; None for the environment's
-            `FEDSERVER_TOKEN`, so that no notebook need hold one.
+            `FEDSERVER_TOKEN`, so that no notebook need hold one. Where `FEDSERVER_URL` says whose
+            it is, no other server is shown it.
 
     Returns:
         The way, and the token.
 
     Raises:
         AddressRefused: plain http to another machine, or no address at all.
-        TokenMissing: no token here, and none in the environment.
+        TokenMissing: no token here, and none in the environment, or that is for another server.
     """
     shown = token or os.environ.get("FEDSERVER_TOKEN", "")
     if not shown:
         raise TokenMissing("Expected a personal token, here or in FEDSERVER_TOKEN. Received: none")
+    its = os.environ.get("FEDSERVER_URL", "")
+    if not token and its and _who(its) != _who(url):
+        raise TokenMissing(
+            f"Expected a personal token for {url}, for the one in FEDSERVER_TOKEN is shown to "
+            f"{its} (FEDSERVER_URL) alone. Received: none"
+        )
     return Transport(url, login=lambda _, __: shown), shown
+
+
+def _who(url: str) -> tuple[str, str, int | None]:
+    """Scheme, host and port of a server; all names of this machine are one."""
+    try:
+        at = httpx.URL(url)
+    except httpx.InvalidURL:
+        return ("", url, None)
+    port = at.port or {"http": 80, "https": 443}.get(at.scheme)
+    return at.scheme, "localhost" if is_local(at.host) else at.host, port
 
 
 class TokenMissing(ParticipantError):

@@ -269,4 +269,17 @@ def test_the_environment_may_hold_the_token(
     with pytest.raises(TokenMissing, match="here or in FEDSERVER_TOKEN"):
         Admin(server)
     monkeypatch.setenv("FEDSERVER_TOKEN", token_of(bob))
+    monkeypatch.delenv("FEDSERVER_URL", raising=False)
     assert len(Admin(server).runs) == 0
+
+
+def test_the_environments_token_is_shown_to_its_own_server_alone(
+    server: str, bob: User, token_of: TokenOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEDSERVER_TOKEN", token_of(bob))
+    monkeypatch.setenv("FEDSERVER_URL", server.replace("127.0.0.1", "localhost"))
+    assert len(Admin(server).runs) == 0
+    for other in ("https://fed.example.org", "http://127.0.0.1:1", "http://[::1"):
+        with pytest.raises(TokenMissing, match=r"FEDSERVER_URL\) alone"):
+            Admin(other)
+    assert Admin("https://fed.example.org", "fsu_of_that_server").url == "https://fed.example.org"
