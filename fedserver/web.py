@@ -12,6 +12,9 @@ import uvicorn
 from fedserver.sockets import LiveSocket
 
 BACKLOG = 2048
+# Longer than our clients keep an idle connection (httpx: 5 seconds): with the same patience on both
+# sides a request may meet a door that is just being closed, and an upload is not tried twice.
+KEEP_ALIVE = 20
 WORD = 16 * 1024  # bytes that a page may say at once: its cursor and what it shows
 FILES = 65536  # a socket is one; what a login gets is often 1024
 
@@ -28,6 +31,7 @@ def main() -> None:
         root_path=options.root_path,
         workers=options.workers,
         backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE,
         ws=LiveSocket,
         ws_max_size=WORD,
         # A frame is the same for all pages; compressed it would be made for each of them anew.
