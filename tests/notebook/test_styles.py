@@ -11,6 +11,7 @@ from client_sdk.notebook.live import LiveRound, LiveRun
 from client_sdk.notebook.progress import ProgressView
 
 DRAWINGS = Path(client_sdk.__file__).parent / "drawings"
+PHOTOS = Path(client_sdk.__file__).parent / "photos"
 TOKENS = Path(frontend.__file__).parent / "static" / "frontend" / "tokens.css"
 # JupyterLab's own are taken for these, or type is smaller there.
 THEIRS = {"surface", "raised", "sunken", "text", "quiet", "line", "line-strong", "accent-tint"}
@@ -26,6 +27,19 @@ def test_a_colour_that_both_have_is_the_same_in_both() -> None:
     assert ours.keys() <= dashboards.keys()
     differing = {name for name in ours if ours[name] != dashboards[name]}
     assert differing == THEIRS
+
+
+def test_the_labellers_page_has_the_dashboards_tokens() -> None:
+    ours, dashboards = tokens_in(PHOTOS / "page.css"), tokens_in(TOKENS)
+    assert {"surface", "accent", "space-1", "shadow"} <= ours.keys()
+    assert ours == {name: dashboards[name] for name in ours}
+
+
+def test_the_labeller_uses_no_token_that_its_page_or_a_notebook_lacks() -> None:
+    text = (PHOTOS / "labeller.css").read_text()
+    used = set(re.findall(r"var\(--([\w-]+)\)", text)) - set(re.findall(r"--([\w-]+):", text))
+    assert used <= tokens_in(PHOTOS / "page.css").keys()
+    assert used <= tokens_in(DRAWINGS / "widget.css").keys()
 
 
 def test_the_drawings_use_no_token_that_a_notebook_lacks() -> None:
