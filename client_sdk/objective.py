@@ -57,6 +57,11 @@ class Objective:
         """Whether an example is of one class alone."""
         return self.loss.endswith("categorical_crossentropy")
 
+    @property
+    def has_classes(self) -> bool:
+        """Whether outputs say of which class an example is, and are no values of their own."""
+        return bool(_LOSSES[self.loss][1])
+
     def compiled(self) -> tuple[Any, list[Any]]:
         """Keras' loss and metrics; the metric is named, because Keras guesses it from shapes."""
         import keras
@@ -106,7 +111,7 @@ class Objective:
         if self.sparse:
             return 0, (output[-1] or 1) - 1
         largest = float(np.finfo(np.float32).max)
-        return (0, 1) if _LOSSES[self.loss][1] else (-largest, largest)
+        return (0, 1) if self.has_classes else (-largest, largest)
 
     def probabilities(self, outputs: np.ndarray) -> np.ndarray:
         """A model's outputs as float32 probabilities; values stay values."""

@@ -20,6 +20,7 @@ import PIL.ImageDraw
 import PIL.ImageFilter
 
 from client_sdk.errors import ServerUnreachable
+from client_sdk.objective import Objective
 from client_sdk.participant import Participant
 from client_sdk.served import Prediction
 from client_sdk.testing import FakeServer, FakeTrainer
@@ -33,6 +34,7 @@ COLOURS = {
     "plum": (94, 46, 122),
 }
 MISTAKEN = COLOURS | {"lemon": (170, 190, 60), "pear": (60, 170, 120)}  # of version 1
+CLASSES = Objective("sparse_categorical_crossentropy")
 SPEC = InputSpec((32, 32, 3), scale=1 / 255)
 GPS, MAKE, ORIENTATION = 0x8825, 0x010F, 0x0112
 
@@ -93,6 +95,7 @@ class FruitModel:
     name: str = "Fruit"
     labels: list[str] = field(default_factory=lambda: list(LABELS))
     input_spec: InputSpec = SPEC
+    objective: Objective = CLASSES
     breaks: Exception | None = None
 
     def predictions(self, x: np.ndarray) -> list[Prediction]:

@@ -21,6 +21,7 @@ import numpy as np
 
 from client_sdk import photo
 from client_sdk.errors import ParticipantError, ServerUnreachable
+from client_sdk.objective import Objective
 from client_sdk.photos.gallery import Gallery, GalleryRefused, Photo
 from client_sdk.served import NoModel
 from client_sdk.wire import InputSpec
@@ -43,6 +44,7 @@ class ServedLike(Protocol):
     version: int
     labels: list[str]
     input_spec: InputSpec
+    objective: Objective
     fresh: bool
 
     def predictions(self, images: Any) -> Sequence[Any]:
@@ -145,8 +147,8 @@ class Recogniser:
 
     @property
     def takes_photos(self) -> bool:
-        """Whether there is a model, and it is one of images."""
-        return self.served is not None and photo.takes_photos(self.served.input_spec)
+        """Whether there is a model, and it tells labels of images."""
+        return self.served is not None and _labels_photos(self.served)
 
     @property
     def labels(self) -> list[str]:
@@ -180,6 +182,8 @@ class Recogniser:
         if not photo.takes_photos(served.input_spec):
             shape = " x ".join(str(side or "any") for side in served.input_spec.shape)
             self.trouble = Trouble("no_photos", _NO_PHOTOS.format(served.name, shape))
+        elif not _labels_photos(served):
+            self.trouble = Trouble("no_photos", _NO_LABELS.format(served.name))
         self.served = served
         return held is None or (held.slug, held.version) != (served.slug, served.version)
 
@@ -233,7 +237,7 @@ class Recogniser:
             on_progress: told the share that is done.
         """
         served = served or self.served
-        if served is None or not photo.takes_photos(served.input_spec):
+        if served is None or not _labels_photos(served):
             return
         seen = self._said.get(served.version, {})
         unseen = [one for one in photos if one.id not in seen]
@@ -315,6 +319,10 @@ class Recogniser:
             part.replace(path)
 
 
+def _labels_photos(served: ServedLike) -> bool:
+    return photo.takes_photos(served.input_spec) and served.objective.has_classes
+
+
 def _examples(
     gallery: Gallery, photos: Iterable[Photo], served: ServedLike
 ) -> tuple[list[str], list[np.ndarray]]:
@@ -383,6 +391,10 @@ _WHICH = (
 _NO_KERAS = (
     "Keras is not installed, so no model can run here: pip install 'fedserver[client]'. Photos can "
     "be added and labelled all the same."
+)
+_NO_LABELS = (
+    "{} tells numbers of a photo, and no labels. Photos can be added and labelled, but this model "
+    "neither recognises them nor learns from their labels."
 )
 _NO_PHOTOS = (
     "{} takes no photos: one of its inputs is {}. Photos can be added and labelled, but this model "

@@ -24,6 +24,7 @@ from websockets.typing import Origin
 from client_sdk import folder, photos
 from client_sdk.errors import ProfileInUse, ServerUnreachable
 from client_sdk.notebook import photo_labeller
+from client_sdk.objective import Objective
 from client_sdk.photo import PhotoRefused
 from client_sdk.photos import app, neighbours, taking_part
 from client_sdk.photos import gallery as galleries
@@ -426,6 +427,17 @@ def test_a_model_that_fails_when_it_is_asked_says_so_and_loses_no_photo(
     do(labeller, "add", apple())
     assert labeller.state()["trouble"]["code"] == "no_keras"
     assert len(labeller.state()["waiting"]) == 1
+
+
+def test_a_model_of_numbers_gives_no_photo_a_label(alice: Gardener, gallery: Gallery) -> None:
+    alice.has = FruitModel(objective=Objective("mean_squared_error"), labels=[])
+    labeller = begun(alice, gallery)
+    do(labeller, "add", apple())
+    state = labeller.state()
+    assert "tells numbers of a photo" in state["trouble"]["text"]
+    assert (state["model"]["photos"], state["waiting"][0]["top"]) == (False, None)
+    assert do(labeller, "label_all") == {"labelled": 0, "left": 1}
+    assert refused(labeller, {"do": "train"}) == "no_photos"
 
 
 def test_a_model_that_takes_no_photos_says_so(alice: Gardener, gallery: Gallery) -> None:
