@@ -10,7 +10,6 @@ any of it is computed. The model that comes of it has to fit the weights manifes
 from __future__ import annotations
 
 import math
-import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,24 +17,16 @@ from typing import Any, Final
 
 from client_sdk.architecture import ArchitectureRefused, check
 from client_sdk.errors import ParticipantError
+from client_sdk.memory import amount, memory_limit
 from client_sdk.photo import OPEN_SIDE
 from client_sdk.wire import FROZEN, WeightSpec
 
 _COPIES: Final = 5  # of each weight in training: itself, its base, a gradient, two of an optimizer
 _SPARE: Final = 1 << 16  # elements that an architecture may ask for beyond its manifest: seeds
-_MEMORY_UNTOLD: Final = 8 << 30  # bytes, where the system does not tell
 
 
 class ModelRefused(ParticipantError):
     """The server's model document cannot or must not be built here."""
-
-
-def memory_limit() -> int:
-    """Bytes that a model may take here: half of this machine's memory."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    except (AttributeError, OSError, ValueError):  # Windows has no sysconf
-        return _MEMORY_UNTOLD // 2
 
 
 def expect_room(weights: Iterable[WeightSpec], memory: int | None = None) -> None:
@@ -43,7 +34,7 @@ def expect_room(weights: Iterable[WeightSpec], memory: int | None = None) -> Non
 
     Args:
         weights: the manifest.
-        memory: bytes that may be used; half of the machine's when None.
+        memory: bytes that may be used; `memory_limit` says when None.
 
     Raises:
         ModelRefused: when their training takes more.
@@ -52,8 +43,8 @@ def expect_room(weights: Iterable[WeightSpec], memory: int | None = None) -> Non
     needed = _COPIES * sum(weight.tensor.nbytes for weight in weights)
     if needed > limit:
         raise ModelRefused(
-            f"Expected a model that is trained in {_bytes(limit)} of memory. "
-            f"Received: weights whose training takes {_bytes(needed)}"
+            f"Expected a model that is trained in {amount(limit)} of memory. "
+            f"Received: weights whose training takes {amount(needed)}"
         )
 
 
@@ -70,7 +61,7 @@ def build(
             what it says about compiling is left out.
         shape: shape of one example, without the batch.
         weights: its manifest, which says how much memory it may ask for.
-        memory: bytes that may be used; half of the machine's when None.
+        memory: bytes that may be used; `memory_limit` says when None.
 
     Returns:
         A built `keras.Model` with one input and one output, and weights of no meaning.
@@ -219,8 +210,8 @@ def _expect_outputs_fit(model: Any, limit: int) -> None:
     needed = 4 * output_elements(model)
     if needed > limit:
         raise ModelRefused(
-            f"Expected layers whose outputs fit in {_bytes(limit)} of memory. "
-            f"Received: {_bytes(needed)} for a single example"
+            f"Expected layers whose outputs fit in {amount(limit)} of memory. "
+            f"Received: {amount(needed)} for a single example"
         )
 
 
@@ -237,7 +228,3 @@ def _expect_keras_layers(model: Any) -> None:
     for layer in model._flatten_layers():
         if type(layer).__module__.partition(".")[0] != "keras":
             raise ModelRefused(f"Expected built-in Keras layers only. Received: {type(layer)}")
-
-
-def _bytes(count: int) -> str:
-    return f"{count / 2**30:.1f} GiB" if count >= 1 << 28 else f"{count / 2**20:.1f} MiB"

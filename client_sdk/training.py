@@ -23,11 +23,12 @@ from typing import Any, Final
 
 import numpy as np
 
-from client_sdk.building import ModelRefused, memory_limit, output_elements
+from client_sdk.building import ModelRefused, output_elements
 from client_sdk.data import Batch, Examples, TrainingDataRefused, Walk, read_for
 from client_sdk.epochs import Epoch, new_epoch
 from client_sdk.errors import ParticipantError
 from client_sdk.loop import Batches, TrainingLoop
+from client_sdk.memory import amount, memory_limit
 from client_sdk.network import SEED_STATE, Network, WeightsRefused
 from client_sdk.wire import FEDERATED, LOCAL
 
@@ -139,7 +140,7 @@ class Trainer:
         loop: trains each epoch in our place.
         callbacks: Keras callbacks, told of training, epochs and batches as by `model.fit`; where
             one of them wants to know of batches, each is a slice by itself, which takes longer.
-        memory: bytes that the model may take; half of the machine's when None.
+        memory: bytes that the model may take; `memory_limit` says when None.
 
     Example:
         >>> trainer = Trainer(document)
@@ -279,8 +280,8 @@ class Trainer:
         _expect(
             needed <= self._memory,
             "batch_size",
-            f"small enough for {self._memory / 2**20:.0f} MiB of memory",
-            f"{batch}, which takes {needed / 2**20:.0f} MiB",
+            f"small enough for {amount(self._memory)} of memory",
+            f"{batch}, which takes {amount(needed)}",
         )
 
     def _reset(self, learning_rate: float, seed: int) -> None:
