@@ -37,10 +37,31 @@ aggregation.build("fedavg", {})
     assert not modules_after(code) & {*HEAVY, "PIL"}
 
 
-def test_the_sdk_imports_neither_django_nor_tensorflow_nor_the_server() -> None:
-    loaded = modules_after("import client_sdk, client_sdk.training, client_sdk.cli")
+# What somebody imports at the top of a script or a notebook, or a shell with each `fedclient`.
+OPEN_DOORS = (
+    "client_sdk",
+    "client_sdk.participant",
+    "client_sdk.training",
+    "client_sdk.cli",
+    "client_sdk.admin",
+    "client_sdk.notebook",
+    "client_sdk.photos",
+    "client_sdk.testing",
+)
+# What the extras bring, each imported when it is used and not before.
+EXTRAS = {"PIL", "IPython", "anywidget", "jax", "matplotlib", "pandas", "starlette", "uvicorn"}
+
+
+def test_the_sdk_imports_neither_django_nor_tensorflow_nor_the_server_nor_an_extra() -> None:
+    loaded = modules_after("import " + ", ".join(OPEN_DOORS))
     assert not loaded & {*HEAVY, "django", "celery", "rest_framework", "redis"}
     assert not loaded & {"fedserver", "rounds", "models_app", "accounts", "journal"}
+    assert not loaded & EXTRAS
+
+
+def test_the_command_line_answers_before_it_imports_anything_that_takes_time() -> None:
+    loaded = modules_after("import client_sdk.cli; client_sdk.cli.parser()")
+    assert not loaded & {*HEAVY, *EXTRAS, "httpx", "numpy", "rich", "websockets"}
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,16 @@ from client_sdk.testing import FakeServer, FakeTrainer
 
 MODULES = (
     "cache",
+    "cli.output",
+    "cli.times",
     "keys",
     "ledger",
     "limits",
+    "memory",
     "outbox",
     "participant",
     "profile",
+    "progress",
     "testing",
     "transport",
     "wire",
