@@ -7,7 +7,9 @@ It is served on 127.0.0.1 alone, and to one person alone. Who may see it is deci
    read the link and be quicker: the exchange is refused to who is not us (`neighbours`);
 2. a request must name this address as its host, so that no name of somebody else's that points
    here (DNS rebinding) reaches anything;
-3. what comes from a page must come from this one: `Origin` is compared, and a socket must have it.
+3. what comes from a page must come from this one: `Origin` is compared, and a socket must have it;
+4. the other way round, a page speaks to the program alone that has served it: who listens at its
+   port afterwards is sent no photo.
 
 There is one socket and nothing to post to: photos come in as messages of bounded length, a few at
 a time, and all that goes out are messages too, so that the page and the notebook speak alike.
@@ -87,6 +89,7 @@ class Door:
         self.hosts = (f"{HOST}:{port}", f"localhost:{port}")
         self.address = f"http://{HOST}:{port}"
         self.cookie = f"fedclient_photos_{port}"
+        self.program = secrets.token_urlsafe(16)
         self._token: str | None = secrets.token_urlsafe(32)
         self._session = secrets.token_urlsafe(32)
 
@@ -180,7 +183,8 @@ def application(labeller: Labeller, door: Door) -> Guard:
 
     async def page(request: Request) -> Response:
         if door.knows(request.headers.get("cookie", "")):
-            return HTMLResponse((_HERE / "page.html").read_text("utf-8"))
+            text = (_HERE / "page.html").read_text("utf-8")
+            return HTMLResponse(text.replace("{program}", door.program))
         if not door.is_for(request.scope):
             return PlainTextResponse("Expected the user who started this. Received: another", 403)
         session = door.exchange(request.query_params.get("token", ""))
@@ -197,7 +201,7 @@ def application(labeller: Labeller, door: Door) -> Guard:
             await websocket.close(1008)
             return
         await websocket.accept()
-        await _Line(websocket, labeller).hold()
+        await _Line(websocket, labeller, door.program).hold()
 
     assets = [Route(path, partial(_asset, file)) for path, file in _assets().items()]
     routes = [Route("/", page), WebSocketRoute("/live", live), *assets]
@@ -252,10 +256,17 @@ def unpacked(frame: bytes) -> tuple[dict[str, Any], list[bytes]]:
 
 
 class _Line:
-    """One page that is open."""
+    """One page that is open.
 
-    def __init__(self, websocket: WebSocket, labeller: Labeller) -> None:
-        self._socket, self._labeller = websocket, labeller
+    Args:
+        websocket: to it.
+        labeller: what it shows.
+        program: word by which the page knows that it is we who listen here, and not somebody who
+            has come to this port after us.
+    """
+
+    def __init__(self, websocket: WebSocket, labeller: Labeller, program: str) -> None:
+        self._socket, self._labeller, self._program = websocket, labeller, program
         self._news = asyncio.Event()
         self._free = asyncio.Semaphore(_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -289,7 +300,7 @@ class _Line:
                 self._news.set()
                 continue
             with suppress(RuntimeError, WebSocketDisconnect):  # closed meanwhile
-                await self._socket.send_bytes(packed({"state": state}))
+                await self._socket.send_bytes(packed({"state": state, "program": self._program}))
             await asyncio.sleep(_PACE)
 
     async def _hear(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import io
 import re
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -350,6 +351,34 @@ def test_a_page_whose_program_has_ended_says_so(
         expect(page.get_by_role("button", name="Choose photos")).to_be_visible()
         expect(page.get_by_role("alert")).to_have_count(0)
     expect(page.get_by_text("Start it again: fedclient photos")).to_be_visible()
+
+
+def test_a_page_tells_nothing_to_who_comes_to_its_port_afterwards(
+    place: Place, watch_console: Console, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch_console.expect("ERR_CONNECTION_REFUSED|WebSocket connection")
+    with running(Labeller(place.alice, Gallery(tmp_path / "others"))) as door:
+        page = place.contexts(door.address, viewport=WIDE).new_page()
+        page.goto(door.link)
+        expect(page.get_by_role("button", name="Choose photos")).to_be_visible()
+    heard, came = list[Any](), threading.Semaphore(0)
+
+    class Mallory(Labeller):
+        def handle(self, content: Any, buffers: Any = ()) -> Any:
+            heard.append(content)
+            return super().handle(content, buffers)
+
+        def subscribe(self, listener: Callable[[], object]) -> Callable[[], None]:
+            came.release()
+            return super().subscribe(listener)
+
+    mallory = Mallory(place.alice, Gallery(tmp_path / "mallory"))
+    monkeypatch.setattr(Door, "knows", lambda *_: True)
+    with running(mallory, int(door.address.rpartition(":")[2])):
+        for _ in range(2):  # the page comes, and comes again, for it has not been answered well
+            assert came.acquire(timeout=15)
+        expect(page.get_by_text("Start it again: fedclient photos")).to_be_visible()
+    assert heard == []
 
 
 # --- Everybody can read it ------------------------------------------------------------------------
