@@ -13,6 +13,7 @@ import os
 import ssl
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -285,15 +286,12 @@ def _clock(found: _Found) -> Check:
 
 def _their_time(found: _Found) -> datetime | None:
     assert found.answer is not None
-    try:
+    told: datetime | None = None
+    with suppress(KeyError, ValueError, TypeError):
+        told = parsedate_to_datetime(found.answer.headers["Date"])
+    with suppress(KeyError, ValueError):
         told = datetime.fromisoformat(str(found.told["time"]))
-        return told if told.tzinfo else told.replace(tzinfo=UTC)
-    except (KeyError, ValueError):
-        pass
-    try:
-        return parsedate_to_datetime(found.answer.headers["Date"])
-    except (KeyError, ValueError, TypeError):
-        return None
+    return told if told is None or told.tzinfo else told.replace(tzinfo=UTC)
 
 
 def _accepted(participant: Participant) -> Check:

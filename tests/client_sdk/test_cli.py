@@ -483,6 +483,13 @@ def test_clocks_that_are_apart_are_a_warning(
     assert "timedatectl" in advice
 
 
+def test_a_date_without_a_zone_is_taken_for_the_worlds() -> None:
+    import httpx
+
+    answer = httpx.Response(200, headers={"Date": "Mon, 01 Jan 2024 00:00:00 -0000"})
+    assert diagnosis._clock(diagnosis._Found(answer=answer)).state == "warning"
+
+
 def test_whom_the_server_does_not_accept_is_told_what_to_do(
     server: FakeServer, joined: Profile, run_json: Json
 ) -> None:
