@@ -6,11 +6,13 @@ They are kept in the profile, read anew for each round, and checked before what 
     rounds_per_day       before the check-in, and again as an update leaves
     cohort_at_least      on the assignment, before anything is fetched
     samples_at_least     before training, and again as an update leaves
-    seconds_per_round    while fetching, training and sending; nothing leaves after it
+    seconds_per_round    while fetching, training and sending; no update leaves after it
     share_metrics        wherever metrics would leave: reports of progress, and the update
 
 A limit that is hit gives the assignment back, with a reason that says which limit it was and
-nothing else: how many examples we have is our own business.
+nothing else: how many examples we have is our own business. Time alone is no wall but a budget: a
+trainer that takes `seconds`, as ours does, is told four fifths of what is left and ends early with
+what it has, which is sent. Only where that comes too late as well is the assignment given back.
 
 Two of them take the server's word. How large a cohort is, only the server knows; and a model's
 name is what the server calls it, unless the limit pins its architecture: "digits@3f9a…".
@@ -45,7 +47,8 @@ class Limits:
             any number, 0 for none.
         cohort_at_least: fewest updates that a version may be made of, as the server promises by
             the round's quorum; None for any.
-        seconds_per_round: most time from an assignment to the last byte of its update.
+        seconds_per_round: most time from an assignment to the last byte of its update. Training
+            ends early and what it has is sent, or else the assignment is given back; None for any.
         models: only models of these slugs; None for any. "digits@3f9a…" allows it with the
             architecture of this SHA-256 alone; its first 8 digits are enough.
         share_metrics: whether loss and accuracy leave.

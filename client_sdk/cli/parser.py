@@ -186,7 +186,7 @@ def _limits(group: Any) -> None:
         type=_seconds,
         metavar="S",
         default=argparse.SUPPRESS,
-        help="longest training in a round",
+        help="longest time for a round; training ends early, or it is given back",
     )
     group.add_argument(
         "--models",
