@@ -26,8 +26,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from importlib import import_module
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,6 +52,7 @@ from client_sdk.errors import (
 from client_sdk.events import KINDS, Event, Summary
 from client_sdk.limits import Limits
 from client_sdk.outbox import Parcel
+from client_sdk.progress import automatic
 from client_sdk.protocol import Assignment, ModelCard, Wait
 from client_sdk.receipts import Verdicts
 from client_sdk.reporting import Reporter
@@ -647,8 +646,6 @@ def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _progress(given: Callable[[Event], object] | bool | None) -> Callable[[Event], object] | None:
-    if given is None and find_spec("client_sdk.progress") is not None:
-        automatic: Callable[[], Callable[[Event], object] | None]
-        automatic = import_module("client_sdk.progress").automatic
+    if given is None:
         return automatic()
     return given if callable(given) else None
