@@ -43,7 +43,7 @@ class Network:
     Args:
         document: `architecture` (Keras JSON), `weights` (manifest), `input_spec`, `objective` and
             perhaps `labels`. It need not be trusted.
-        memory: bytes that the model may take; half of the machine's when None.
+        memory: bytes that the model may take; `memory_limit` says when None.
 
     Attributes:
         model: the `keras.Model`, frozen where the manifest says so, not compiled.
@@ -195,21 +195,27 @@ class Network:
 
     def _jax_forward(self) -> Callable[[np.ndarray], np.ndarray]:
         import jax
+        import keras
 
-        model = self.model
+        # Listed once: Keras walks all layers for its lists, which takes longer than a small model
+        # needs to answer. The values are asked for each time, for training changes them.
+        model, variables = self.model, list(self.model.variables)
 
-        def call(trained: list[Any], others: list[Any], x: Any) -> Any:
-            return model.stateless_call(trained, others, x, training=False)[0]
+        def call(values: list[Any], x: Any) -> Any:
+            with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
+                return model(x, training=False)
 
         compiled = jax.jit(call)
 
         def forward(x: np.ndarray) -> np.ndarray:
             # A program is compiled for each length, so that lengths are rounded up to powers of 2.
             length = 1 << max(len(x) - 1, 0).bit_length()
-            padded = np.zeros((length, *x.shape[1:]), x.dtype)
-            padded[: len(x)] = x
-            trained = [variable.value for variable in model.trainable_variables]
-            others = [variable.value for variable in model.non_trainable_variables]
-            return np.asarray(compiled(trained, others, padded))[: len(x)]
+            padded = x
+            if len(x) < length:
+                padded = np.zeros((length, *x.shape[1:]), x.dtype)
+                padded[: len(x)] = x
+            return np.asarray(compiled([variable.value for variable in variables], padded))[
+                : len(x)
+            ]
 
         return forward
