@@ -13,6 +13,7 @@ from client_sdk.participant import Participant
 from client_sdk.profile import Profile
 
 PATIENCE = 10.0  # seconds: a person is waiting
+_WIDTH = len("updates sent")  # of the names that `status` shows, some of them only later
 
 
 def join(options: argparse.Namespace, out: Output) -> int:
@@ -47,18 +48,18 @@ def status(options: argparse.Namespace, out: Output) -> int:
     with Participant.load(options.profile) as participant:
         mine = participant.profile
         here = _who(mine) | _here(participant)
-        out.fields(_lines(mine, here))
+        out.fields(_lines(mine, here), width=_WIDTH)
         try:
             told = participant.server(patience=PATIENCE)
             here["server"] = told
-            out.fields({"version     ": told.get("version", "unknown")})
+            out.fields({"version": told.get("version", "unknown")}, width=_WIDTH)
             participant.log_in(patience=PATIENCE)
         except errors.ParticipantError as error:
             code = codes.exit_code(error)
             out.complain(str(error))
             out.result(here | {"accepted": False, "error": problem(error, code)})
             return code
-    out.fields({"accepted    ": "yes"})
+    out.fields({"accepted": "yes"}, width=_WIDTH)
     out.result(here | {"accepted": True})
     return codes.OK
 

@@ -66,12 +66,17 @@ class Output:
         with console(stderr=True).status(clean(text)):
             yield
 
-    def fields(self, rows: Mapping[str, object]) -> None:
-        """Names and values for people, in two columns; what is None has no line."""
+    def fields(self, rows: Mapping[str, object], width: int = 0) -> None:
+        """Names and values for people, in two columns; what is None has no line.
+
+        Args:
+            rows: the values by name.
+            width: of the names at least, where more of them are told later.
+        """
         shown = {name: value for name, value in rows.items() if value is not None}
-        width = max(map(len, shown), default=0) + 2
+        width = max((width, *map(len, shown)))
         for name, value in shown.items():
-            self.say(f"{name:<{width}}{value}")
+            self.say(f"{name:<{width}}  {value}")
 
     def table(
         self, head: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()
