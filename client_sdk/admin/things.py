@@ -313,7 +313,7 @@ class Assignment(Thing):
 
 
 class Participant(Thing):
-    """A device or site that trains.
+    """A party that trains.
 
     Example:
         >>> admin.participants.named("alice").suspend(reason="its clock is wrong").state

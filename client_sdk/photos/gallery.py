@@ -29,6 +29,7 @@ import numpy as np
 
 from client_sdk import folder, photo
 from client_sdk.folder import SUFFIXES, ImageFolder
+from client_sdk.keys import sync_folder
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -194,7 +195,7 @@ class Gallery:
             home.mkdir(parents=True, exist_ok=True, mode=0o700)
             path = _free(home, found.path)
             found.path.replace(path)
-            _sync(home)
+            sync_folder(home)
             self._tidy(found.path.parent)
             return self._photo(path, label)
 
@@ -325,21 +326,11 @@ def _free(home: Path, path: Path) -> Path:
 def _write(path: Path, content: bytes) -> Path:
     """Write a file so that it is there whole, or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    part = path.with_name(f".{path.name}.part")
+    part = path.with_name(f".{path.name}.part")  # hidden from who walks the folder meanwhile
     with part.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
-    _sync(path.parent)
+    sync_folder(path.parent)
     return path
-
-
-def _sync(home: Path) -> None:
-    """Let a renamed file survive a power cut, where the system can."""
-    if os.name == "posix":
-        place = os.open(home, os.O_RDONLY)
-        try:
-            os.fsync(place)
-        finally:
-            os.close(place)
