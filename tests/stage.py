@@ -9,6 +9,7 @@ database, broker and browser are nobody else's. The process that hands the tests
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Generator
 from pathlib import Path
@@ -45,6 +46,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None]:
     home = Path(tempfile.mkdtemp(prefix="fedserver-tests-"))
+    # What a shell starts in the background ignores Ctrl-C, and so does what it starts in turn.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     early_config.stash[_home] = home
     early_config.stash[_missing] = {}
     (home / "static").mkdir()  # WhiteNoise warns where it is missing
