@@ -240,6 +240,11 @@ class Participant:
         try:
             return self._token(server, self._key, patience)
         except LoginRefused:
+            kept = self.profile.key()
+            if kept.public != self._key.public:  # another process has changed to a new key
+                token = self._token(server, kept, patience)
+                self._key = kept
+                return token
             pending = self.profile.next_key()
             if pending is None:
                 raise
@@ -270,7 +275,7 @@ class Participant:
         on_event: Callable[[Event], object] | None = None,
         trainer: TrainerLike | None = None,
         wait: float = _LONG_POLL,
-        limits: Limits | None = None,
+        limits: Limits | Callable[[Limits], Limits] | None = None,
         loop: Any = None,
         callbacks: Sequence[Any] | None = None,
         progress: Callable[[Event], object] | bool | None = None,
@@ -299,7 +304,8 @@ class Participant:
             trainer: trains in place of `client_sdk.training.Trainer`.
             wait: seconds that a check-in may wait at the server for work, at most 25, where no
                 push tells of it.
-            limits: in place of those of the profile.
+            limits: in place of those of the profile; a function is told those of the profile
+                anew for each round, and says what holds.
             loop: a `client_sdk.training.TrainingLoop` in place of ours.
             callbacks: Keras callbacks, handed to the training.
             progress: shows each step, beside `on_event`, and may not stop anything; None for

@@ -95,7 +95,7 @@ class Participation:
         on_event: Callable[[Event], object] | None,
         trainers: Trainers,
         wait: float,
-        limits: Limits | None,
+        limits: Limits | Callable[[Limits], Limits] | None,
         progress: Callable[[Event], object] | bool | None,
         idle: float | None,
         stop: threading.Event | None,
@@ -111,7 +111,7 @@ class Participation:
         self.progress = _progress(progress)
         self.trainers = trainers
         self.given_limits = limits
-        self.limits = limits or Limits()
+        self.limits = Limits()
         self.stop = Stop(stop, participant.sleep)
         self.summary = Summary()
         self.verdicts = Verdicts(participant)
@@ -181,8 +181,8 @@ class Participation:
 
     def _step(self) -> None:
         """Check in, and do what is asked."""
-        self.limits = self.given_limits or self.participant.limits
         try:
+            self.limits = self._limits_now()
             self._allow_any()
             answer, waited, greeting = self._check_in()
             self._ask_for_verdicts(at_once=isinstance(answer, Assignment))
@@ -198,6 +198,12 @@ class Participation:
         except ParticipantSuspended:
             self._tell("suspended", seconds=_SUSPENDED_PAUSE)
             self._pause(_SUSPENDED_PAUSE)
+
+    def _limits_now(self) -> Limits:
+        if isinstance(self.given_limits, Limits):
+            return self.given_limits
+        kept = self.participant.limits
+        return kept if self.given_limits is None else self.given_limits(kept)
 
     def _allow_any(self) -> None:
         """Whether our own limits allow any round now; nobody is asked for one that they do not."""
@@ -344,6 +350,7 @@ class Participation:
 
     def _allow(self, assignment: Assignment) -> None:
         """Whether our own limits allow this assignment, as far as it can be known now."""
+        self.limits = self._limits_now()  # they may have been changed while the server was asked
         self.limits.check_assignment(assignment, self.model)
         self.limits.check_rounds(self.participant.today.count(without=assignment.id))
 

@@ -10,6 +10,7 @@ import signal
 import sys
 from contextlib import closing, suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from client_sdk.cli import codes, watching
@@ -28,7 +29,7 @@ _VERDICT = 30.0  # seconds at the end for what is to become of the last update
 def train(options: argparse.Namespace, out: Output) -> int:
     """Take part."""
     with Participant.load(options.profile) as participant:
-        limits = limits_of(options, participant.limits)
+        limits_of(options, participant.limits)  # what is none is said before data are read
         with closing(_Shown(out)) as shown:
             data = _data(options, shown)
             mine = participant.profile
@@ -39,7 +40,8 @@ def train(options: argparse.Namespace, out: Output) -> int:
                 model=options.model,
                 rounds=options.rounds,
                 until=options.until,
-                limits=limits,
+                # What `limits set` changes meanwhile holds too.
+                limits=partial(limits_of, options),
                 # When nobody reads what we say, that is the end, and `on_event` may say so.
                 on_event=shown,
                 progress=False,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -118,6 +119,37 @@ class TestLimits:
 
         told = Told()
         take_part(alice, data, "", until=None, idle=0.3, on_event=Both(forbid, told))
+        assert "limited" in told.kinds()
+        assert len(server.updates) == 1
+
+    def test_set_while_the_server_is_asked_hold_for_its_answer(
+        self, alice: Participant, server: FakeServer, data: Data
+    ) -> None:
+        def set_them(request: httpx.Request) -> None:
+            if request.url.path.endswith("check-in"):
+                alice.limits = Limits(cohort_at_least=3)
+
+        server.open_round()
+        server.before.append(set_them)
+        told = Told()
+        take_part(alice, data, "", until=None, idle=0.3, on_event=told)
+        assert "declined" in told.kinds()
+        assert server.updates == []
+
+    def test_of_the_call_may_be_made_of_those_of_the_profile_anew_each_round(
+        self, alice: Participant, server: FakeServer, data: Data
+    ) -> None:
+        def with_many(kept: Limits) -> Limits:
+            return replace(kept, samples_at_least=2)
+
+        def forbid(event: Event) -> None:
+            if event.kind == "uploaded":
+                alice.limits = Limits(models=())
+
+        server.open_round()
+        told = Told()
+        options: dict[str, Any] = {"limits": with_many, "on_event": Both(forbid, told)}
+        take_part(alice, data, "", until=None, idle=0.3, **options)
         assert "limited" in told.kinds()
         assert len(server.updates) == 1
 

@@ -188,6 +188,13 @@ class TestARotation:
         assert enrolled.public_key == alice.profile.key().public
         assert alice.check_in() is not None
 
+    def test_is_followed_by_a_process_that_takes_part(
+        self, alice: Participant, server: FakeServer
+    ) -> None:
+        alice.check_in()
+        Participant.load("alice", transport=server.transport).rotate_key()
+        assert alice.check_in() is not None
+
     def test_that_the_server_never_heard_of_changes_nothing(
         self, alice: Participant, server: FakeServer
     ) -> None:
