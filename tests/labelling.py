@@ -9,8 +9,7 @@ from __future__ import annotations
 import io
 import math
 import threading
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -156,14 +155,6 @@ class SlowTrainer(FakeTrainer):
         """Let all epochs pass."""
         for _ in range(self.epochs):
             self.go_on.release()
-
-
-def eventually(holds: Callable[[], Any], patience: float = 15.0) -> None:
-    """Wait until something holds that threads work on."""
-    ends = time.monotonic() + patience
-    while not holds():
-        assert time.monotonic() < ends, "it never came to be"
-        time.sleep(0.01)
 
 
 def fruit_server() -> FakeServer:

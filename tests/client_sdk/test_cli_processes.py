@@ -20,6 +20,7 @@ import pytest
 
 from client_sdk import cli
 from client_sdk.testing import FakeServer
+from tests.waiting import until
 
 BIN = Path(sys.executable).parent
 DOCS = Path(__file__).parents[2] / "docs"
@@ -82,13 +83,6 @@ def npz(tmp_path: Path) -> Path:
 
 def training(seconds: float, *words: object) -> list[str]:
     return [sys.executable, "-c", TRAINS.format(seconds=seconds), "train", *map(str, words)]
-
-
-def until(condition: Callable[[], object], seconds: float = 30.0) -> None:
-    ends = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < ends, "Expected it to happen by now."
-        time.sleep(0.05)
 
 
 class Screen:

@@ -15,7 +15,8 @@ from client_sdk.photos.labeller import Labeller
 from client_sdk.testing import FakeServer
 from tests.client_sdk.conftest import Join
 from tests.client_sdk.models import CROSSENTROPY, Server
-from tests.labelling import LABELS, eventually, fruit, jpeg
+from tests.labelling import LABELS, fruit, jpeg
+from tests.waiting import until
 
 pytestmark = pytest.mark.keras
 
@@ -51,7 +52,7 @@ def test_it_learns_from_a_few_photos_and_shows_what_changed(
     alice: Participant = join("alice")
     labeller = Labeller(alice, Gallery(tmp_path / "photos"), options={"verdicts": 0.0})
     labeller.start()
-    eventually(lambda: labeller.state()["model"] and not labeller.state()["busy"], 60)
+    until(lambda: labeller.state()["model"] and not labeller.state()["busy"], 60)
     for label in LABELS:
         for seed in range(3):
             id_ = do(labeller, "add", jpeg(fruit(label, seed, (160, 120))))["photo"]["id"]
@@ -62,7 +63,7 @@ def test_it_learns_from_a_few_photos_and_shows_what_changed(
 
     server.open_round()
     do(labeller, "train")
-    eventually(lambda: labeller.state()["training"]["phase"] in ("done", "failed"), 60)
+    until(lambda: labeller.state()["training"]["phase"] in ("done", "failed"), 60)
     training = labeller.state()["training"]
     assert training["receipt"]["samples"] == 12, training
     assert training["epochs"][-1]["loss"] < training["epochs"][0]["loss"]
@@ -70,7 +71,7 @@ def test_it_learns_from_a_few_photos_and_shows_what_changed(
     deltas = server.updates[0].deltas
     server.serve_version({name: value + deltas[name] for name, value in described.weights.items()})
     assert do(labeller, "refresh")["newer"]
-    eventually(lambda: labeller.state()["changes"] is not None, 30)
+    until(lambda: labeller.state()["changes"] is not None, 30)
     changes = labeller.state()["changes"]
     assert (changes["before"], changes["after"], changes["photos"]) == (1, 2, 12)
     assert changes["right_before"] == 3  # those of the first label

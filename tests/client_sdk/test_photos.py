@@ -37,12 +37,12 @@ from tests.labelling import (
     LABELS,
     FruitModel,
     Gardener,
-    eventually,
     fruit,
     fruit_server,
     gardener,
     jpeg,
 )
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def labeller(alice: Gardener, gallery: Gallery, server: FakeServer) -> Iterator[
     options = {"trainer": FakeTrainer(weights=server.weights), "verdicts": 0.0}
     found = Labeller(alice, gallery, options=options)
     found.start()
-    eventually(lambda: found.state()["busy"] is None and found.state()["model"])
+    until(lambda: found.state()["busy"] is None and found.state()["model"])
     yield found
     found.close()
 
@@ -461,7 +461,7 @@ def test_to_train_takes_part_in_one_round_and_gives_a_receipt(
     label(labeller, "plum", 2)
     server.open_round()
     do(labeller, "train")
-    eventually(lambda: labeller.state()["training"]["phase"] == "done")
+    until(lambda: labeller.state()["training"]["phase"] == "done")
     training = labeller.state()["training"]
     receipt = training["receipt"]
     assert (receipt["round"], receipt["version"], receipt["samples"]) == (1, 1, 5)
@@ -485,10 +485,10 @@ def test_to_train_takes_part_in_one_round_and_gives_a_receipt(
 def test_what_waits_for_a_round_can_be_cancelled(labeller: Labeller, server: FakeServer) -> None:
     label(labeller, "apple", 1)
     do(labeller, "train")
-    eventually(lambda: labeller.state()["training"]["phase"] == "waiting")
+    until(lambda: labeller.state()["training"]["phase"] == "waiting")
     assert refused(labeller, {"do": "train"}) == "training"
     do(labeller, "cancel")
-    eventually(lambda: labeller.state()["training"]["phase"] == "cancelled")
+    until(lambda: labeller.state()["training"]["phase"] == "cancelled")
     assert server.updates == []
 
 
@@ -496,7 +496,7 @@ def test_another_program_with_this_profile_is_told_of(labeller: Labeller, alice:
     label(labeller, "apple", 1)
     with alice.profile.locked():
         do(labeller, "train")
-        eventually(lambda: labeller.state()["training"]["phase"] == "failed")
+        until(lambda: labeller.state()["training"]["phase"] == "failed")
     assert "Another program" in labeller.state()["training"]["detail"]
 
 
@@ -508,7 +508,7 @@ def test_a_newer_version_is_compared_on_ones_own_photos(
     assert refused(labeller, {"do": "compare"}) == "no_earlier"
     alice.has = FruitModel(2)
     assert do(labeller, "refresh") == {"newer": True, "asked": True}
-    eventually(lambda: labeller.state()["changes"] is not None)
+    until(lambda: labeller.state()["changes"] is not None)
     changes = labeller.state()["changes"]
     assert (changes["before"], changes["after"], changes["photos"]) == (1, 2, 6)
     assert (changes["right_before"], changes["right_after"]) == (3, 6)
@@ -525,7 +525,7 @@ def test_what_the_version_before_said_is_remembered_over_a_restart(
     label(labeller, "pear", 2)
     server.open_round()
     do(labeller, "train")
-    eventually(lambda: labeller.state()["training"]["phase"] == "done")
+    until(lambda: labeller.state()["training"]["phase"] == "done")
     alice.has = FruitModel(2)
     later = begun(alice, Gallery(labeller.gallery.path))
     label(later, "plum", 1)
@@ -550,7 +550,7 @@ def test_whoever_ends_the_program_gives_back_what_is_under_way(
 ) -> None:
     label(labeller, "apple", 1)
     do(labeller, "train")
-    eventually(lambda: labeller.state()["training"]["phase"] == "waiting")
+    until(lambda: labeller.state()["training"]["phase"] == "waiting")
     ends = threading.Timer(0.5, os.kill, (os.getpid(), number))
 
     def begin(link: str) -> None:

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -62,10 +61,3 @@ def told(process: "subprocess.CompletedProcess[str]") -> list[str]:
 
 def take_part(alice: Participant, **options: Any) -> Any:
     return alice.participate(data_of("alice"), trainer=Trainer(), wait=1, **options)
-
-
-def wait_for(true: Any, seconds: float = 30) -> None:
-    until = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < until, "Expected it within seconds. Received: nothing"
-        time.sleep(0.01)

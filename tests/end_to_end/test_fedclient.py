@@ -14,9 +14,10 @@ from django.conf import settings as django_settings
 from models_app.models import Model
 from rounds import enrolment
 from rounds.models import Assignment, Participant, Round
-from tests.end_to_end.conftest import start, wait_for
+from tests.end_to_end.conftest import start
 from tests.participant import SHAPE
 from tests.rounds.updates import carry
+from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -85,7 +86,7 @@ def test_from_the_code_to_leaving(
         stdout=subprocess.PIPE,
         text=True,
     ) as process:
-        wait_for(lambda: Assignment.objects.filter(state=Assignment.State.UPLOADED).exists())
+        until(lambda: Assignment.objects.filter(state=Assignment.State.UPLOADED).exists())
         assert carry(round_).phase == Round.Phase.PUBLISHED
         out, _ = process.communicate(timeout=60)
     assert process.returncode == 0

@@ -15,10 +15,11 @@ from models_app.models import Model, ModelVersion
 from rounds import clock, enrolment, lifecycle
 from rounds.models import Assignment, ParticipantToken, Round, Run, Update
 from rounds.models import Participant as Row
-from tests.end_to_end.conftest import live, start, take_part, told, wait_for
+from tests.end_to_end.conftest import live, start, take_part, told
 from tests.participant import Trainer, data_of
 from tests.rounds.updates import carry
 from tests.serving import serving
+from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -102,7 +103,7 @@ class TestAServerThatIsAway:
             target=take_part, args=(alice,), kwargs={"rounds": 1, "on_event": note}
         )
         thread.start()
-        wait_for(lambda: kinds.count("offline") >= 2)
+        until(lambda: kinds.count("offline") >= 2)
         with serving(port):
             thread.join(30)
         alice.close()
@@ -134,7 +135,7 @@ class TestAServerThatIsAway:
             thread.start()
             assert trained.wait(30)
         back.set()
-        wait_for(lambda: "offline" in kinds)
+        until(lambda: "offline" in kinds)
         with serving(port):
             thread.join(30)
         alice.close()

@@ -19,9 +19,10 @@ from models_app.models import Model
 from rounds import enrolment, lifecycle
 from rounds.models import Assignment, Round, Update
 from rounds.models import Participant as Row
-from tests.end_to_end.conftest import live, start, take_part, told, wait_for
+from tests.end_to_end.conftest import live, start, take_part, told
 from tests.rounds.updates import carry
 from tests.serving import serving
+from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -57,7 +58,7 @@ class TakingPart:
         assert not self._thread.is_alive()
 
     def wait_until(self, kind: str, times: int = 1) -> None:
-        wait_for(lambda: self.kinds.count(kind) >= times)
+        until(lambda: self.kinds.count(kind) >= times)
 
     def _note(self, event: Event) -> None:
         self.kinds.append(event.kind)
@@ -160,7 +161,7 @@ def test_a_server_that_restarts_at_each_step_costs_waiting_and_no_training(
     ):
         for number in range(1, len(MOMENTS) + 1):
             it.wait_until("uploaded", number)
-            wait_for(lambda number=number: Update.objects.count() == number)
+            until_there_are_updates(number)
             assert carry(run.rounds.get(number=number)).phase == Round.Phase.PUBLISHED
     assert it.kinds.count("training") == it.kinds.count("assigned") == len(MOMENTS)
     assert not {"failed", "closed", "resumed"} & set(it.kinds)
@@ -218,3 +219,7 @@ def wait_for_line(process: "subprocess.Popen[str]", kind: str) -> bool:
     """Read what it tells until it tells this; False if it ends without."""
     assert process.stdout is not None
     return any(line.split()[0] == kind for line in process.stdout)
+
+
+def until_there_are_updates(number: int) -> None:
+    until(lambda: Update.objects.count() == number)

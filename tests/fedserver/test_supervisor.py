@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from io import StringIO
 from pathlib import Path
@@ -14,13 +13,7 @@ import pytest
 
 from fedserver import supervisor as house
 from fedserver.supervisor import Child, Program, ProgramFailed, Restart, State, Supervisor
-
-
-def until(true: Callable[[], object], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.02)
+from tests.waiting import until
 
 
 def ticking(supervisor: Supervisor, true: Callable[[], object]) -> None:

@@ -20,16 +20,10 @@ from tests.rounds.conftest import Enrolled
 from tests.rounds.test_lifecycle import everyone_uploads, started
 from tests.rounds.updates import all_check_in, carry
 from tests.serving import serving
+from tests.waiting import until
 
 Enrol = Callable[..., Enrolled]
 RULES: dict[str, Any] = {"rounds_planned": 2, "cohort_goal": 2, "over_selection": 1.0}
-
-
-def until(so: Callable[[], object], patience: float = 20.0) -> None:
-    give_up = time.monotonic() + patience
-    while not so():
-        assert time.monotonic() < give_up, "it never came to be so"
-        time.sleep(0.02)
 
 
 @contextmanager
