@@ -19,7 +19,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import random
 import ssl
 import threading
 import time
@@ -31,6 +30,7 @@ from websockets.exceptions import WebSocketException
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin
 
+from client_sdk.backoff import backoff
 from client_sdk.errors import ParticipantError, ServerRefused
 from client_sdk.transport import Transport, is_local, user_agent
 
@@ -147,10 +147,9 @@ class Follower:
                 cursor = self._read()
                 if time.monotonic() >= try_socket_at:
                     failures = self._hear(cursor, failures)
-                    pause = _pause(failures, _LONGEST_PAUSE)
-                    try_socket_at = time.monotonic() + (
-                        0.0 if failures < 2 else _pause(failures, _LONGEST_WITHOUT_SOCKET)
-                    )
+                    pause = backoff(failures, _FIRST_PAUSE, _LONGEST_PAUSE)
+                    without = backoff(failures, _FIRST_PAUSE, _LONGEST_WITHOUT_SOCKET)
+                    try_socket_at = time.monotonic() + (without if failures >= 2 else 0.0)
                 if failures >= 2:  # the first may have come too early
                     self._tell(POLLING, "WebSockets do not get through: news comes now and then.")
                     pause = _POLL
@@ -159,7 +158,7 @@ class Follower:
                 return
             except ParticipantError as error:
                 failures += 1
-                pause, try_socket_at = _pause(failures, _LONGEST_PAUSE), 0.0
+                pause, try_socket_at = backoff(failures, _FIRST_PAUSE, _LONGEST_PAUSE), 0.0
                 self._away(str(error))
             self._ended.wait(pause)
         if self._over:
@@ -286,11 +285,6 @@ class TokenMissing(ParticipantError):
 def read_patiently(transport: Transport, path: str) -> Any:
     """One reading for a follower, which is patient itself."""
     return transport.get(path, patience=0.0, timeout=_READING)
-
-
-def _pause(failures: int, longest: float) -> float:
-    most = min(longest, _FIRST_PAUSE * 2.0 ** min(failures, 16))
-    return most * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
 
 
 def _said(refused: ServerRefused) -> str:

@@ -38,6 +38,7 @@ from typing import Any, TypeVar
 
 import httpx
 
+from client_sdk.backoff import backoff
 from client_sdk.cache import BlobCache, digest_of
 from client_sdk.deadlines import Clock, keep
 from client_sdk.errors import (
@@ -430,8 +431,7 @@ def _pause(tries: int, asked: float | None) -> float:
     """Seconds to wait: as long as asked, or twice as long each time; never all at once."""
     if asked:
         return min(asked, _LONGEST_ASKED) * random.uniform(1.0, 1.25)  # noqa: S311 - no secret
-    longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(tries, 16))
-    return longest * random.uniform(0.5, 1.0)  # noqa: S311
+    return backoff(tries, _FIRST_PAUSE, _LONGEST_PAUSE)
 
 
 def log_wait(reason: str, seconds: float) -> None:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import json
 import logging
-import random
 import ssl
 import threading
 import time
@@ -30,6 +29,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 from websockets.frames import CONT, Frame
 from websockets.sync.client import ClientConnection, connect
 
+from client_sdk.backoff import backoff
 from client_sdk.errors import ParticipantError, ServerRefused
 from client_sdk.transport import Transport, is_local, user_agent
 
@@ -172,7 +172,7 @@ class Wake:
                 longest, tries = _NOT_SERVED_PAUSE, 16
             if time.monotonic() - began > _SETTLED:
                 tries = 0
-            self._ended.wait(_pause(tries, longest))
+            self._ended.wait(backoff(tries, _FIRST_PAUSE, longest))
             tries += 1
 
     def _follow(self) -> None:
@@ -304,12 +304,6 @@ class _Line(ClientConnection):
         self._counted += 1
         # A message in pieces can have any number of them, all empty.
         return self._counted > _FRAMES or frame.opcode is CONT or not frame.fin
-
-
-def _pause(tries: int, longest: float) -> float:
-    """Seconds, twice as many each time; never all participants at once."""
-    wanted = min(longest, _FIRST_PAUSE * 2.0 ** min(tries, 16))
-    return wanted * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
 
 
 def _read(message: str | bytes) -> list[News]:

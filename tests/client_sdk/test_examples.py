@@ -15,6 +15,7 @@ from client_sdk.protocol import Assignment
 from client_sdk.testing import FakeServer, FakeTrainer
 
 MODULES = (
+    "backoff",
     "cache",
     "cli.output",
     "cli.times",
