@@ -6,7 +6,25 @@
     alice.participate((images, labels), rounds=5)
 
 Importing this imports neither Keras nor a backend: `client_sdk.training` does, when it trains.
-Errors are in `client_sdk.errors`, a server for tests is in `client_sdk.testing`.
+Errors are in `client_sdk.errors`, a server for tests is in `client_sdk.testing`. What lies here, by
+what it is about; each file says more on its top:
+
+    for both sides    wire, architecture, photo: what the server reads as well
+    who we are        participant (begin here), profile, keys
+    taking part       participation (then here), protocol, events, trainers, stopping, reporting,
+                      receipts, progress
+    what may leave    limits, ledger, outbox
+    the way there     transport, deadlines, backoff, cache, wake, following, errors
+    training          training, epochs, loop, network, building, memory, objective
+    data              data, folder
+    the served model  served
+    for tests         testing
+
+    cli/              fedclient
+    photos/           fedclient photos: a page of this machine, and the widget's inside
+    notebook/         widgets of Jupyter
+    admin/            an operator's server as objects and frames
+    drawings/         what dashboard, notebook and labeller draw with, in JavaScript
 """
 
 from importlib import import_module
