@@ -89,7 +89,8 @@ def test(options: argparse.Namespace, out: Output) -> int:
         if found.participant is not None:
             found.participant.close()
     code = next((check.exit_code for check in checks if check.state == FAILED), codes.OK)
-    out.say("Ready to take part." if code == codes.OK else "Not ready: see above.")
+    ready = "Ready to join." if options.url else "Ready to take part."
+    out.say(ready if code == codes.OK else "Not ready: see above.")
     out.result({"url": found.url or None, "ok": code == codes.OK, "checks": checks})
     return code
 

@@ -29,6 +29,7 @@ def join(options: argparse.Namespace, out: Output) -> int:
         mine = joined.profile
     out.say(f"Enrolled as {mine.name} at {mine.url}.")
     out.say(f"The key is in {mine.folder}; it never leaves this machine.")
+    out.say("Next: `fedclient limits` for what you allow, then `fedclient train --data DIR`.")
     out.result(_who(mine))
     return codes.OK
 

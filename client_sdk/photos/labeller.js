@@ -62,9 +62,12 @@ function host(server) {
 
 const letters = (labels) => labels.length > 0 && labels.every((label) => [...label].length === 1);
 
+/** The keys that give labels; a model without labels has numbers in their place, and how many is not told. */
+const keysOf = (labels) => (letters(labels) ? "its own key" : labels.length ? "the keys 1 to 9" : "a key");
+
 /** The next step, in a sentence. */
 function next({ waiting, total, usable, labels, few, model, training, changes }) {
-  if (waiting.length) return `Next: give ${waiting.length === 1 ? "the photo its label" : `the ${waiting.length} photos their labels`}${model?.photos ? `, with a tap${KEYS ? ` or with ${letters(model.labels) ? "its own key" : "the keys 1 to 9"}` : ""}` : ""}.`;
+  if (waiting.length) return `Next: give ${waiting.length === 1 ? "the photo its label" : `the ${waiting.length} photos their labels`}${model?.photos ? `, with a tap${KEYS ? ` or with ${keysOf(model.labels)}` : ""}` : ""}.`;
   if (model && !model.photos) return "";
   if (!total) return "Next: add a few photos of what the model should know. Each is recognised at once, here on this machine.";
   if (training && !["done", "failed", "cancelled"].includes(training.phase)) return "You can go on labelling meanwhile; this round takes the photos that were here when it began to train.";

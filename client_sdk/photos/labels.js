@@ -4,7 +4,8 @@ import { percent } from "../drawings/numbers.js";
 
 const FIRST = 12; // buttons, before somebody asks for the others
 
-const share = (score) => (score > 0 && score < 0.001 ? "< 0.1 %" : score < 1 && score > 0.999 ? "> 99.9 %" : percent(score));
+/** A share of one, rounded to neither nothing nor all that it is not. */
+export const share = (score) => (score > 0 && score < 0.001 ? "< 0.1 %" : score < 1 && score > 0.999 ? "> 99.9 %" : percent(score));
 
 class Choice {
   constructor(choose) {

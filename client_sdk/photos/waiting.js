@@ -1,7 +1,7 @@
 // The photo that waits for its label: what the model says of it, and a tap that keeps it.
 import { h, place, say } from "../drawings/dom.js";
-import { percent, plural } from "../drawings/numbers.js";
-import { Labels } from "./labels.js";
+import { plural } from "../drawings/numbers.js";
+import { Labels, share } from "./labels.js";
 import { Picture } from "./picture.js";
 
 export class Waiting {
@@ -115,7 +115,7 @@ export class Waiting {
     this.#top = scores[0]?.label ?? null;
     this.#picture.show(buffers[0], this.#top ? `Your photo, which looks like ${this.#top}` : "Your photo", buffers[1]);
     say(this.#title, this.#top ?? "Which label is it?");
-    say(this.#sure, this.#top ? `${percent(scores[0].score)} sure, says version ${model?.version ?? ""}. Wrong? Tap the right label.` : "Nothing can recognise it yet. Choose its label, or make one up.");
+    say(this.#sure, this.#top ? `${share(scores[0].score)} sure, says version ${model?.version ?? ""}. Wrong? Tap the right label.` : "Nothing can recognise it yet. Choose its label, or make one up.");
     this.#keep.hidden = !this.#top;
     say(this.#keep, `Keep as ${this.#top ?? ""}`);
     const known = model?.labels ?? [];

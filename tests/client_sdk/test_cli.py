@@ -410,7 +410,10 @@ def test_all_is_well_and_each_check_says_so(joined: Profile, run: Run, run_json:
     assert checks_of(told) == {**dict.fromkeys(names.split(), "ok"), "push": "warning"}
 
 
-def test_a_server_can_be_looked_at_before_one_has_a_code(url: str, run_json: Json) -> None:
+def test_a_server_can_be_looked_at_before_one_has_a_code(
+    url: str, run: Run, run_json: Json
+) -> None:
+    assert run("test", url)[1].endswith("Ready to join.\n")
     code, told = run_json("test", url)
     assert code == cli.OK
     assert "accepted" not in checks_of(told)

@@ -27,7 +27,10 @@ class Command(BaseCommand):
         )
         parser.add_argument("--label", default="", help="for whom it is")
         parser.add_argument(
-            "--url", default="http://127.0.0.1:8000", help="address of this server (%(default)s)"
+            "--url",
+            default="http://127.0.0.1:8000",
+            help="address at which participants reach this server, for the printed command"
+            " (%(default)s)",
         )
 
     def handle(self, **options: Any) -> None:
