@@ -1,6 +1,7 @@
 """The promises of the house: who may import whom, each in a process of its own."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -151,6 +152,15 @@ def test_rules_do_not_know_the_doors() -> None:
                 and name.split(".")[1] in DOORS
             }
             assert not doors, f"{file.relative_to(HOUSE)} imports {doors}"
+
+
+def test_the_map_of_the_sdk_names_all_that_lies_there() -> None:
+    home = HOUSE / "client_sdk"
+    told = ast.get_docstring(ast.parse((home / "__init__.py").read_text())) or ""
+    named = set(re.findall(r"\w+", told))
+    files = {file.stem for file in home.glob("*.py") if not file.stem.startswith("__")}
+    folders = {one.name for one in home.iterdir() if one.is_dir() and one.name != "__pycache__"}
+    assert files | folders <= named
 
 
 def test_nothing_is_ever_unpickled() -> None:
