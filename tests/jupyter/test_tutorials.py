@@ -121,6 +121,9 @@ def test_alice_takes_part(tutorial: Callable[[str], Notebook]) -> None:
     expect(progress).to_contain_text("accepted")
     assert {"Round 1, training"} <= said(notebook)
     expect(below(notebook, "summary.receipts[-1]")).to_contain_text("state='accepted'")
+    told = below(notebook, "others.leave()").inner_text()
+    before, after = map(float, re.findall(r"\d\.\d+", told))
+    assert after > before + 0.3  # one round is enough to see that it was worth it
     expect(below(notebook, "alice.log()")).to_contain_text("update")
 
 
