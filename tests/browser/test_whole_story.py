@@ -126,7 +126,7 @@ def row_of(page: Page, name: str) -> Locator:
 def create_and_start(page: Page) -> Run:
     """A run by the wizard."""
     page.get_by_role("link", name="Runs").click()
-    page.get_by_role("link", name="New run").click()
+    page.get_by_role("link", name="New run").first.click()
     fill_in(page, {"Name": "autumn", "Rounds": ROUNDS})
     page.get_by_role("button", name="Training").click()
     fill_in(page, {"Epochs": EPOCHS})
