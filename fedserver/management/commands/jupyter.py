@@ -122,6 +122,9 @@ def _lab(
     command = [sys.executable, "-m", "jupyter", "lab", f"--ServerApp.port={port}"]
     command += ["--ServerApp.port_retries=0", f"--ServerApp.base_url={options['base_url']}"]
     command += [f"--ServerApp.root_dir={notebooks}"]
+    # Nothing here asks the internet, and no question about news covers the first page.
+    command += ["--LabApp.news_url=None"]
+    command += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
     command += ["--no-browser"] if options["no_browser"] else []
     command += ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
     # Through the environment, which is this user's own: commands are everybody's to read.
