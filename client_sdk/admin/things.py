@@ -56,8 +56,8 @@ class Thing:
 
     @property
     def page(self) -> str:
-        """Its address on the dashboard."""
-        return self._admin.url
+        """Its address on the dashboard, which has most things where the API has them."""
+        return f"{self._admin.url}/{self.path}/"
 
     def refresh(self) -> Self:
         """Read it again; itself."""
@@ -90,7 +90,37 @@ class Thing:
         return f"<table><tbody>{rows}</tbody></table>"
 
 
-class Run(Thing):
+class Passing(Thing):
+    """What begins and ends, and can be waited for: a run, a round."""
+
+    subject: ClassVar[str]  # of its lines in the journal
+    ends: ClassVar[tuple[str, ...]]  # the states that are final, and the journal's words for them
+
+    id: int
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended."""
+        raise NotImplementedError
+
+    async def finished(self, timeout: float | None = None) -> Self:  # noqa: ASYNC109
+        """Wait until it has ended, without keeping a notebook's kernel from anything else.
+
+        Args:
+            timeout: Seconds at most; None for ever.
+
+        Returns:
+            Itself, as it is then.
+
+        Raises:
+            TimeoutError: It goes on still.
+        """
+        kinds = [f"{self.subject}.{end}" for end in self.ends]
+        await until_over(self, {self.subject: self.id, "kinds": kinds}, timeout)
+        return self
+
+
+class Run(Passing):
     """A federated training: its rules, and where it stands.
 
     Example:
@@ -99,6 +129,8 @@ class Run(Thing):
         'paused'
     """
 
+    subject = "run"
+    ends = ("completed", "stopped", "failed")
     shown = ("id", "name", "model", "state", "published", "rounds_planned", "strategy", "reason")
 
     id: int
@@ -140,13 +172,9 @@ class Run(Thing):
         return f"runs/{self.id}"
 
     @property
-    def page(self) -> str:
-        return f"{self._admin.url}/runs/{self.id}/"
-
-    @property
     def over(self) -> bool:
         """Whether no round will open any more."""
-        return self.state in ("completed", "stopped", "failed")
+        return self.state in self.ends
 
     @property
     def rounds(self) -> Collection[Round]:
@@ -179,26 +207,12 @@ class Run(Thing):
 
         return LiveRun(self._admin.url, self.id, token=self._admin.token)
 
-    async def finished(self, timeout: float | None = None) -> Self:  # noqa: ASYNC109
-        """Wait until it has ended, without keeping a notebook's kernel from anything else.
 
-        Args:
-            timeout: Seconds at most; None for ever.
-
-        Returns:
-            Itself, as it is then.
-
-        Raises:
-            TimeoutError: It goes on still.
-        """
-        kinds = ["run.completed", "run.stopped", "run.failed"]
-        await until_over(self, {"run": self.id, "kinds": kinds}, timeout)
-        return self
-
-
-class Round(Thing):
+class Round(Passing):
     """A round: its phase, its cohort, and what came of it."""
 
+    subject = "round"
+    ends = ("published", "failed", "cancelled")
     shown = ("id", "run", "number", "model", "phase", "cohort", "version", "metrics", "reason")
 
     id: int
@@ -230,13 +244,9 @@ class Round(Thing):
         return f"rounds/{self.id}"
 
     @property
-    def page(self) -> str:
-        return f"{self._admin.url}/rounds/{self.id}/"
-
-    @property
     def over(self) -> bool:
         """Whether it is published, failed or cancelled."""
-        return self.phase in ("published", "failed", "cancelled")
+        return self.phase in self.ends
 
     @property
     def assignments(self) -> Collection[Assignment]:
@@ -259,22 +269,6 @@ class Round(Thing):
         from client_sdk.notebook.live import LiveRound
 
         return LiveRound(self._admin.url, self.id, token=self._admin.token)
-
-    async def finished(self, timeout: float | None = None) -> Self:  # noqa: ASYNC109
-        """Wait until it has ended, without keeping a notebook's kernel from anything else.
-
-        Args:
-            timeout: Seconds at most; None for ever.
-
-        Returns:
-            Itself, as it is then.
-
-        Raises:
-            TimeoutError: It goes on still.
-        """
-        kinds = ["round.published", "round.failed", "round.cancelled"]
-        await until_over(self, {"round": self.id, "kinds": kinds}, timeout)
-        return self
 
 
 class Assignment(Thing):
@@ -339,10 +333,6 @@ class Participant(Thing):
     @property
     def path(self) -> str:
         return f"participants/{self.uuid}"
-
-    @property
-    def page(self) -> str:
-        return f"{self._admin.url}/participants/{self.uuid}/"
 
     def suspend(self, reason: str = "") -> Self:
         """No rounds and no requests, until it is reinstated."""
@@ -414,10 +404,6 @@ class Model(Thing):
         return f"models/{self.slug}"
 
     @property
-    def page(self) -> str:
-        return f"{self._admin.url}/models/{self.slug}/"
-
-    @property
     def versions(self) -> Versions:
         """Its versions, the first one first."""
         return Versions.of(self)
@@ -455,10 +441,6 @@ class Version(Thing):
     @property
     def path(self) -> str:
         return f"models/{self.model}/versions/{self.number}"
-
-    @property
-    def page(self) -> str:
-        return f"{self._admin.url}/models/{self.model}/versions/{self.number}/"
 
     def _become(self, document: Mapping[str, Any]) -> None:
         super()._become({"model": getattr(self, "model", None), **document})
