@@ -313,6 +313,8 @@ def _invite(round_: Round, participants: Sequence[int], journal: Journal) -> Non
         Assignment(
             round=round_,
             participant_id=one,
+            base_id=round_.base_id,
+            invited_in=round_,
             seed=selection.derive_seed(round_.seed, known[one].name),
             invited_at=now,
         )
@@ -769,12 +771,15 @@ def _fold(round_: Round) -> tuple[blobs.Blob, str, dict[str, float]]:
             values=wire.open_flat(blobs.path(one.update.digest), specs),
             samples=one.update.samples,
             key=one.participant_id,
+            staleness=one.staleness,
+            reports=one.update.reports,
         )
         for one in accepted.select_related("update")
     ]
     strategy = aggregation.build(round_.run.strategy, round_.run.strategy_options)
     state = _strategy_state(round_, strategy.init(base))
-    result = strategy.apply(state, contributions, out=_kept_array(base.size))
+    setting = rules.setting(round_.run, population=_eligible(round_.run).count())
+    result = strategy.apply(state, contributions, setting=setting, out=_kept_array(base.size))
     new = result.delta
     aggregation.apply_delta(base, result.delta, out=new)
     stored_state = _store(result.state).sha256 if result.state else ""

@@ -93,6 +93,10 @@ class Run(models.Model):
         STOPPED = "stopped"
         FAILED = "failed"
 
+    class Kind(models.TextChoices):
+        SYNCHRONOUS = "synchronous", "in rounds: each waits for its cohort"
+        ASYNCHRONOUS = "asynchronous", "buffered: nobody waits for the slowest"
+
     class Selection(models.TextChoices):
         ALL = "all", "everyone who checks in"
         FIRST_COME = "first_come", "first come, first served"
@@ -100,6 +104,7 @@ class Run(models.Model):
 
     model = models.ForeignKey("models_app.Model", on_delete=models.PROTECT, related_name="runs")
     name = models.CharField(max_length=100)
+    kind = models.CharField(max_length=12, choices=Kind, default=Kind.SYNCHRONOUS)
     strategy = models.CharField(max_length=40, default="fedavg")
     strategy_options = models.JSONField(default=dict, blank=True)
     hyperparameters = models.JSONField(default=dict, blank=True)
@@ -108,6 +113,26 @@ class Run(models.Model):
     rounds_planned = models.PositiveIntegerField(default=10, validators=[MinValueValidator(1)])
     until_metric = models.CharField(max_length=40, blank=True, help_text="stop early by this")
     until_value = models.FloatField(null=True, blank=True, help_text="once this is reached")
+
+    best_metric = models.CharField(
+        max_length=40, blank=True, help_text="the metric by which versions of the run are compared"
+    )
+    patience = models.PositiveIntegerField(
+        null=True, blank=True, help_text="stop after this many rounds without a better version"
+    )
+    patience_delta = models.FloatField(
+        default=0.0, help_text="how much better a version has to be to count as better"
+    )
+    keep_best = models.BooleanField(
+        default=False, help_text="at the end serve the best version of the run, not the last"
+    )
+
+    concurrency = models.PositiveIntegerField(
+        null=True, blank=True, help_text="asynchronous: how many train at a time"
+    )
+    buffer_size = models.PositiveIntegerField(
+        null=True, blank=True, help_text="asynchronous: updates that make a version"
+    )
 
     selection = models.CharField(max_length=10, choices=Selection, default=Selection.ALL)
     fraction = models.FloatField(default=1.0)
@@ -136,6 +161,16 @@ class Run(models.Model):
     gate_tolerance = models.FloatField(
         default=0.2, help_text="how much worse than its base a version may be and still be served"
     )
+    evaluators = models.PositiveIntegerField(
+        default=0,
+        help_text="participants that evaluate each candidate on their own held-out data; 0: none",
+    )
+    evaluators_min = models.PositiveIntegerField(
+        default=3,
+        validators=[MinValueValidator(2)],
+        help_text="smallest cohort: of fewer evaluations nothing is shown or used",
+    )
+    evaluation_seconds = models.PositiveIntegerField(default=300)
     retries = models.PositiveIntegerField(default=3, help_text="failed rounds in a row, repeated")
     retry_seconds = models.PositiveIntegerField(default=5, help_text="doubled at each failure")
 
@@ -259,6 +294,21 @@ class Assignment(models.Model):
     participant = models.ForeignKey(
         Participant, on_delete=models.PROTECT, related_name="assignments"
     )
+    base = models.ForeignKey(
+        "models_app.ModelVersion",
+        on_delete=models.PROTECT,
+        related_name="+",
+        help_text="the version that it trains from",
+    )
+    invited_in = models.ForeignKey(
+        Round,
+        on_delete=models.PROTECT,
+        related_name="+",
+        help_text="an asynchronous round hands those who still train on to the next one",
+    )
+    staleness = models.PositiveIntegerField(
+        default=0, help_text="versions that its run published since its base, when it was judged"
+    )
     state = models.CharField(max_length=11, choices=State, default=State.INVITED)
     code = models.CharField(max_length=64, blank=True, help_text="why it ended so, for programs")
     reason = models.TextField(blank=True, help_text="why it ended so, for people")
@@ -298,6 +348,7 @@ class Update(models.Model):
     samples = models.PositiveBigIntegerField()
     norm = models.FloatField(help_text="L2 norm over all federated weights")
     metrics = models.JSONField(default=dict)
+    reports = models.JSONField(default=dict, help_text="what the run's strategy asked for")
     manifest = models.TextField(help_text="exactly as the participant signed it")
     signature = models.CharField(max_length=86)
     received_at = models.DateTimeField(db_default=Now())
@@ -305,3 +356,69 @@ class Update(models.Model):
 
     def __str__(self) -> str:
         return f"update of {self.assignment_id}"
+
+
+class FederatedEvaluation(models.Model):
+    """A version, measured by participants on data that they keep for that."""
+
+    class State(models.TextChoices):
+        OPEN = "open"
+        DONE = "done"
+        FAILED = "failed"
+        CANCELLED = "cancelled"
+
+    version = models.ForeignKey(
+        "models_app.ModelVersion", on_delete=models.PROTECT, related_name="federated_evaluations"
+    )
+    round = models.OneToOneField(
+        Round,
+        on_delete=models.PROTECT,
+        null=True,
+        related_name="federated_evaluation",
+        help_text="whose candidate it is; empty: an operator asked for it",
+    )
+    state = models.CharField(max_length=9, choices=State, default=State.OPEN)
+    reason = models.TextField(blank=True)
+    goal = models.PositiveIntegerField(help_text="reports that end it")
+    minimum = models.PositiveIntegerField(help_text="fewest reports of which anything is shown")
+    deadline = models.DateTimeField()
+    summary = models.JSONField(default=dict, help_text="empty until enough reports are here")
+    created_by = models.CharField(max_length=150, blank=True)
+    opened_at = models.DateTimeField(db_default=Now())
+    ended_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ("-id",)
+
+    def __str__(self) -> str:
+        return f"evaluation of {self.version}"
+
+
+class EvaluationReport(models.Model):
+    """One participant's place in a federated evaluation, and what it measured."""
+
+    evaluation = models.ForeignKey(
+        FederatedEvaluation, on_delete=models.CASCADE, related_name="reports"
+    )
+    participant = models.ForeignKey(
+        Participant, on_delete=models.PROTECT, related_name="evaluation_reports"
+    )
+    samples = models.PositiveBigIntegerField(null=True, help_text="null until it has reported")
+    metrics = models.JSONField(default=dict)
+    classes = models.JSONField(
+        null=True, help_text="for each class how many examples, and how many were recognised"
+    )
+    code = models.CharField(max_length=64, blank=True, help_text="why there is no report")
+    reason = models.TextField(blank=True)
+    asked_at = models.DateTimeField(db_default=Now())
+    reported_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = (
+            models.UniqueConstraint(
+                fields=("evaluation", "participant"), name="one_report_per_evaluation"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.participant} in {self.evaluation}"

@@ -11,6 +11,7 @@ from rounds.models import Run
 # What may be said of a run when it is created, beside its model.
 FIELDS = (
     "name",
+    "kind",
     "strategy",
     "strategy_options",
     "hyperparameters",
@@ -18,6 +19,12 @@ FIELDS = (
     "rounds_planned",
     "until_metric",
     "until_value",
+    "best_metric",
+    "patience",
+    "patience_delta",
+    "keep_best",
+    "concurrency",
+    "buffer_size",
     "selection",
     "fraction",
     "over_selection",
@@ -30,6 +37,9 @@ FIELDS = (
     "quarantine_factor",
     "gate_metric",
     "gate_tolerance",
+    "evaluators",
+    "evaluators_min",
+    "evaluation_seconds",
     "retries",
     "retry_seconds",
 )
@@ -72,6 +82,21 @@ def hyperparameters(given: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
+def setting(run: Run, *, population: int = 0) -> aggregation.Setting:
+    """The run as its strategy knows it.
+
+    Args:
+        run: With complete hyper-parameters.
+        population: Participants that could be selected; 0 where nobody has counted.
+    """
+    return aggregation.Setting(
+        hyperparameters=run.hyperparameters,
+        population=population,
+        quorum=run.quorum,
+        asynchronous=run.kind == Run.Kind.ASYNCHRONOUS,
+    )
+
+
 def smaller_is_better(metric: str) -> bool:
     """Whether less of a metric is better: of a loss or an error it is."""
     return metric.endswith(("loss", "error"))
@@ -89,7 +114,8 @@ def check(run: Run) -> None:
     run.hyperparameters = hyperparameters(run.hyperparameters)
     _object("strategy_options", run.strategy_options)
     try:
-        aggregation.build(run.strategy, run.strategy_options)
+        strategy = aggregation.build(run.strategy, run.strategy_options)
+        strategy.check(setting(run))
     except aggregation.OptionError as error:
         raise RulesInvalid(error.detail, field=error.field) from error
     _whole("rounds_planned", run.rounds_planned, 1, 1_000_000)

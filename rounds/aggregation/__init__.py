@@ -12,9 +12,12 @@ from inspect import signature
 from typing import Any, NamedTuple, get_args, get_type_hints
 
 from rounds.aggregation.contract import (
+    FAMILIES,
     Contribution,
     OptionError,
+    Requirements,
     Result,
+    Setting,
     State,
     Strategy,
     apply_delta,
@@ -22,11 +25,14 @@ from rounds.aggregation.contract import (
 from rounds.aggregation.fedavg import FedAvg
 
 __all__ = [
+    "FAMILIES",
     "Contribution",
     "FedAvg",
     "Option",
     "OptionError",
+    "Requirements",
     "Result",
+    "Setting",
     "State",
     "Strategy",
     "apply_delta",
@@ -35,7 +41,7 @@ __all__ = [
     "options",
 ]
 
-_STRATEGIES: dict[str, type[FedAvg]] = {"fedavg": FedAvg}
+_STRATEGIES: dict[str, type[Strategy]] = {"fedavg": FedAvg}
 
 
 def names() -> list[str]:
@@ -64,7 +70,7 @@ def options(name: str) -> list[Option]:
     strategy = _STRATEGIES[name]
     hints = get_type_hints(strategy)
     found = []
-    for field in fields(strategy):
+    for field in fields(strategy):  # type: ignore[arg-type]
         if field.init and field.name != "threads":
             kinds = [kind for kind in get_args(hints[field.name]) if kind is not type(None)]
             kind = kinds[0] if kinds else hints[field.name]
@@ -101,4 +107,5 @@ def build(
                 f"strategy_options.{option}",
                 f"Expected options of {name} to be among {known}. Received: {option!r}",
             )
-    return strategy(**given, threads=threads)
+    folding = {"threads": threads} if "threads" in signature(strategy).parameters else {}
+    return strategy(**given, **folding)

@@ -1,10 +1,10 @@
 """What a strategy is, what it is given and what it gives back."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from types import MappingProxyType
-from typing import Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,18 @@ State = Mapping[str, NDArray[np.generic]]
 """What a strategy remembers from one version to the next, as named arrays; never changed."""
 
 NO_STATE: State = MappingProxyType({})
+
+Requirements = Mapping[str, Mapping[str, float]]
+"""What a strategy needs of participants beyond FedAvg: capabilities by name, and their settings.
+
+    proximal                  {"mu": μ}     add μ (w - w₀) to each gradient
+    control_variates          {}            add c - c_i to each gradient, and keep c_i
+    dynamic_regularization    {"alpha": a}  add a (w - w₀) - h_i to each gradient, and keep h_i
+    report_steps              {}            tell how many steps were taken: `steps`
+    report_initial_loss       {}            tell the loss of w₀ on one's own data: `initial_loss`
+"""
+
+NOTHING: Requirements = MappingProxyType({})
 
 _BLOCK = 1 << 16  # values; three such arrays fit in the second-level cache of a core
 
@@ -39,13 +51,37 @@ class Contribution:
         values: the delta, new minus base weights, shape (n,), float32, contiguous; a memory map
             as well as an array. It is only read.
         samples: how many samples it was trained on; its weight in a mean.
-        key: the assignment's id. Sums run in the order of keys, whatever order contributions
+        key: the participant's id. Sums run in the order of keys, whatever order contributions
             are given in.
+        staleness: how many versions were published since the one that it was trained from.
+        reports: what the strategy required participants to tell, by name.
     """
 
     values: NDArray[np.float32]
     samples: int
     key: int
+    staleness: int = 0
+    reports: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """The run that a strategy works in, as far as it matters to the numbers.
+
+    Args:
+        hyperparameters: how participants train: `learning_rate`, `momentum`, `optimizer`, ….
+        population: participants that could be selected.
+        quorum: fewest contributions that there will be.
+        asynchronous: whether participants train from versions of different age.
+    """
+
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+    population: int = 0
+    quorum: int = 1
+    asynchronous: bool = False
+
+
+ANY_SETTING = Setting()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,17 +99,51 @@ class Result:
     diagnostics: dict[str, float]
 
 
-class Strategy(Protocol):
-    """A pair of functions on immutable state; the same inputs give the same bytes."""
+class Strategy:
+    """A pair of functions on immutable state; the same inputs give the same bytes.
+
+    A strategy is a frozen dataclass: its fields are the options of a run, each with a sentence
+    for people as its metadata's `help`. `threads`, if it has it, is none of them.
+
+    Attributes:
+        title: what people call it.
+        about: one sentence on when to choose it.
+        paper: author, year and title of the method's source, with its arXiv number.
+        family: one of `FAMILIES`, by which pages group strategies.
+        asynchronous: whether it folds updates that were trained from versions of different age.
+    """
+
+    __slots__ = ()
+
+    title: ClassVar[str]
+    about: ClassVar[str] = ""
+    paper: ClassVar[str] = ""
+    family: ClassVar[str] = "average"
+    asynchronous: ClassVar[bool] = False
+
+    @property
+    def requires(self) -> Requirements:
+        """What participants must be able to do; who cannot is not selected."""
+        return NOTHING
+
+    def check(self, setting: Setting) -> None:
+        """Refuses a run that this strategy could not serve, before it exists.
+
+        Raises:
+            OptionError: with the field at fault (`quorum`, `hyperparameters.optimizer`, …) and
+                the sentence that says why.
+        """
 
     def init(self, weights: NDArray[np.float32]) -> State:
         """Returns the state before the first round of a model with these weights, shape (n,)."""
+        return NO_STATE
 
     def apply(
         self,
         state: State,
         contributions: Sequence[Contribution],
         *,
+        setting: Setting = ANY_SETTING,
         out: NDArray[np.float32] | None = None,
     ) -> Result:
         """Folds one round's contributions.
@@ -81,6 +151,7 @@ class Strategy(Protocol):
         Args:
             state: what `init` or the previous round's `apply` returned.
             contributions: at least one, all of one length n, in any order.
+            setting: of the run.
             out: where the delta goes, shape (n,), float32; a new array without it. A worker that
                 gives the same one each round is spared the first touch of its pages.
 
@@ -91,6 +162,10 @@ class Strategy(Protocol):
             ValueError: the contributions cannot be folded (see `in_order`), or what comes out
                 is not finite.
         """
+        raise NotImplementedError
+
+
+FAMILIES = ("average", "server optimizer", "drift", "robust", "clipping", "asynchronous")
 
 
 def in_order(contributions: Sequence[Contribution]) -> list[Contribution]:

@@ -11,15 +11,24 @@ which is the paper's w ← Σ n_k w_k / n, since every w_k = w + Δ_k.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rounds.aggregation.contract import NO_STATE, Contribution, Result, State, in_order
+from rounds.aggregation.contract import (
+    ANY_SETTING,
+    Contribution,
+    Result,
+    Setting,
+    State,
+    Strategy,
+    in_order,
+)
 
 
 @dataclass(frozen=True, slots=True)
-class FedAvg:
+class FedAvg(Strategy):
     """The mean of the updates, weighted by samples; it remembers nothing.
 
     Args:
@@ -32,16 +41,21 @@ class FedAvg:
         array([0.9, 0.9], dtype=float32)
     """
 
-    threads: int | None = None
+    title: ClassVar[str] = "FedAvg"
+    about: ClassVar[str] = "The mean of the updates, weighted by samples: where to begin."
+    paper: ClassVar[str] = (
+        "McMahan et al. 2017, Communication-Efficient Learning of Deep Networks from "
+        "Decentralized Data, arXiv 1602.05629"
+    )
 
-    def init(self, weights: NDArray[np.float32]) -> State:
-        return NO_STATE
+    threads: int | None = None
 
     def apply(
         self,
         state: State,
         contributions: Sequence[Contribution],
         *,
+        setting: Setting = ANY_SETTING,
         out: NDArray[np.float32] | None = None,
     ) -> Result:
         # Not at the top: compiling and loading kernels is for those who fold.

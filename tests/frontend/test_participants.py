@@ -222,7 +222,9 @@ def test_the_list_costs_the_same_however_many_there_are(
     run = lifecycle.create_run(tiny_model)
     round_ = Round.objects.create(run=run, number=1, base=tiny_model.versions.get(), quorum=1)
     Assignment.objects.bulk_create(
-        Assignment(round=round_, participant=one, state="accepted")
+        Assignment(
+            round=round_, invited_in=round_, base=round_.base, participant=one, state="accepted"
+        )
         for one in Participant.objects.all()
     )
     # Session, user, role (thrice); the journal's end; the clock, how many, the rows, their
@@ -295,7 +297,13 @@ def test_a_participants_page_costs_the_same_however_long_its_history(
     for one in range(number):
         base = tiny_model.versions.get()
         round_ = Round.objects.create(run=run, number=one, base=base, quorum=1, phase="failed")
-        Assignment.objects.create(round=round_, participant=charlie.participant, state="lost")
+        Assignment.objects.create(
+            round=round_,
+            invited_in=round_,
+            base=base,
+            participant=charlie.participant,
+            state="lost",
+        )
     with django_assert_num_queries(15):
         assert viewer.get(path_of(charlie)).status_code == 200
 
