@@ -39,6 +39,7 @@ __all__ = [
     "build",
     "names",
     "options",
+    "strategy",
 ]
 
 _STRATEGIES: dict[str, type[Strategy]] = {"fedavg": FedAvg}
@@ -47,6 +48,11 @@ _STRATEGIES: dict[str, type[Strategy]] = {"fedavg": FedAvg}
 def names() -> list[str]:
     """Returns the names that `build` knows, in alphabetical order."""
     return sorted(_STRATEGIES)
+
+
+def strategy(name: str) -> type[Strategy]:
+    """Returns the class of that name: what it is called, what it is about, where it comes from."""
+    return _STRATEGIES[name]
 
 
 class Option(NamedTuple):

@@ -1,0 +1,45 @@
+"""What strategies ask of participants beyond FedAvg: in words, and whether a participant can do it.
+
+An SDK tells what it can do among its versions (`sdk["capabilities"]`), when it enrols and at its
+first check-in. Who tells nothing can do what FedAvg asks, and no more.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+# What a participant does then, after "each participant".
+WORDS = {
+    "proximal": "holds its training near the version that it began with (proximal term)",
+    "control_variates": "corrects each step by control variates, and keeps its own",
+    "dynamic_regularization": "corrects each step by a term of its own, which it keeps",
+    "report_steps": "tells how many steps it took",
+    "report_initial_loss": "tells its loss before training",
+}
+UPGRADE = "pip install --upgrade 'fedserver[client]'"
+
+
+def told(sdk: Mapping[str, Any]) -> frozenset[str]:
+    """The capabilities that an SDK has told of."""
+    names = sdk.get("capabilities")
+    return frozenset(map(str, names)) if isinstance(names, list) else frozenset()
+
+
+def lacking(required: Iterable[str], sdk: Mapping[str, Any]) -> list[str]:
+    """What is required and an SDK has not told of, in the order in which it is required.
+
+    Example:
+        >>> lacking({"control_variates": {}, "report_steps": {}}, {"capabilities": ["proximal"]})
+        ['control_variates', 'report_steps']
+    """
+    known = told(sdk)
+    return [name for name in required if name not in known]
+
+
+def in_words(required: Iterable[str]) -> str:
+    """What each participant does for a strategy: "tells its loss before training"; "" if nothing.
+
+    Example:
+        >>> in_words({"report_steps": {}, "report_initial_loss": {}})
+        'tells how many steps it took, and tells its loss before training'
+    """
+    return ", and ".join(WORDS.get(name, name.replace("_", " ")) for name in required)
