@@ -52,7 +52,8 @@ checks: install
 	    $(BIN)/python manage.py check --deploy --fail-level WARNING
 
 # A process for each processor, but for more than four: each imports everything that is tested.
-PYTEST := $(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4
+# What fails gets a second try, and is named at the end: to be mended, and no reason to stop.
+PYTEST := $(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --reruns 1 -rR
 
 test-sqlite: install browser
 	$(PYTEST) $(ARGS)
