@@ -43,6 +43,7 @@ ENCODINGS = ("float32",)
 
 MANIFEST_LIMIT = 4096  # bytes; it travels in an HTTP header
 SAMPLES_LIMIT = 10**9
+STEPS_LIMIT = 10**9
 METRICS_LIMIT = 32
 METRIC_NAME_LIMIT = 64
 
@@ -721,6 +722,8 @@ class UpdateManifest:
         samples: examples trained on, 1 to 10^9.
         encoding: how the deltas are written; "float32".
         metrics: at most 32 finite numbers by name.
+        reports: what the strategy asked to be told, and nothing else: `steps` taken, a whole
+            number from 1 to 10^9; `initial_loss`, finite and not negative.
         wire: version of the wire format.
 
     Raises:
@@ -742,6 +745,7 @@ class UpdateManifest:
     samples: int
     encoding: str = "float32"
     metrics: Mapping[str, float] = field(default_factory=dict)
+    reports: Mapping[str, float] = field(default_factory=dict)
     wire: int = WIRE_VERSION
 
     def __post_init__(self) -> None:
@@ -751,16 +755,19 @@ class UpdateManifest:
                 detail = f"Expected `{name}` to be {expected}. Received: {_shown(received)}"
                 code = _MANIFEST_CODES.get(name) if isinstance(received, (int, str)) else None
                 raise WireError(code or "manifest_invalid", detail, field=name)
-        metrics = {name: float(value) for name, value in self.metrics.items()}
-        object.__setattr__(self, "metrics", metrics)
+        for name in ("metrics", "reports"):
+            numbers = {key: float(value) for key, value in getattr(self, name).items()}
+            object.__setattr__(self, name, numbers)
 
     def to_bytes(self) -> bytes:
-        """Canonical JSON: sorted keys, no white space, UTF-8.
+        """Canonical JSON: sorted keys, no white space, UTF-8; without `reports` where none are.
 
         Raises:
             WireError: `manifest_invalid`, when it is longer than 4096 bytes.
         """
         document = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        if not self.reports:  # older servers know no such field
+            del document["reports"]
         raw = canonical_json(document)
         _check_manifest_length(raw)
         return raw
@@ -770,7 +777,7 @@ class UpdateManifest:
         """Read a manifest that a stranger sent.
 
         Args:
-            raw: JSON, at most 4096 bytes; every field must be there, and no other.
+            raw: JSON, at most 4096 bytes; every field must be there but `reports`, and no other.
 
         Raises:
             WireError: `manifest_invalid`, `unsupported_encoding` or `unsupported_wire`.
@@ -781,9 +788,11 @@ class UpdateManifest:
             detail = f"Expected a JSON object. Received: {_shown(pairs)}"
             raise WireError("manifest_invalid", detail)
         document = _unique(pairs, "manifest_invalid")
-        _expect_fields(document, [entry.name for entry in fields(cls)], "manifest_invalid")
-        if isinstance(document["metrics"], _Pairs):
-            document["metrics"] = _unique(document["metrics"], "manifest_invalid")
+        known = [entry.name for entry in fields(cls)]
+        _expect_fields(document, known, "manifest_invalid", optional=("reports",))
+        for name in ("metrics", "reports"):
+            if isinstance(document.get(name), _Pairs):
+                document[name] = _unique(document[name], "manifest_invalid")
         return cls(**document)
 
 
@@ -810,6 +819,18 @@ def _are_metrics(value: object) -> bool:
     )
 
 
+def _are_reports(value: object) -> bool:
+    return isinstance(value, dict) and all(
+        name in _REPORTS and _is_finite(number) and _REPORTS[name](number)
+        for name, number in value.items()
+    )
+
+
+_REPORTS: dict[str, Callable[[float], bool]] = {
+    "steps": lambda number: 1 <= number <= STEPS_LIMIT and number == int(number),
+    "initial_loss": lambda number: number >= 0,
+}
+
 _MANIFEST_RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     # First what decides how the rest is to be read.
     ("wire", lambda value: _is_int(value, WIRE_VERSION, WIRE_VERSION), f"{WIRE_VERSION}"),
@@ -828,6 +849,11 @@ _MANIFEST_RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
         "metrics",
         _are_metrics,
         f"at most {METRICS_LIMIT} finite numbers, named in {METRIC_NAME_LIMIT} characters",
+    ),
+    (
+        "reports",
+        _are_reports,
+        f"`steps`, a whole number from 1 to {STEPS_LIMIT}, `initial_loss`, finite from 0, or none",
     ),
 )
 _MANIFEST_CODES = {"wire": "unsupported_wire", "encoding": "unsupported_encoding"}

@@ -425,6 +425,17 @@ BAD_MANIFESTS: list[tuple[str, str, dict[str, Any]]] = [
     ("metric name empty", "metrics", {"metrics": {"": 1.0}}),
     ("metric name with a control character", "metrics", {"metrics": {"a\x00": 1.0}}),
     ("33 metrics", "metrics", {"metrics": {f"m{number}": 1.0 for number in range(33)}}),
+    *(
+        (f"steps {shown!r}", "reports", {"reports": {"steps": shown}})
+        for shown in (0, -1, 1.5, "10", True, 10**9 + 1, 10**19, None, [1])
+    ),
+    *(
+        (f"initial loss {shown!r}", "reports", {"reports": {"initial_loss": shown}})
+        for shown in (-0.1, "0.1", True, None)
+    ),
+    ("a report of another name", "reports", {"reports": {"battery": 0.5}}),
+    ("reports as a list", "reports", {"reports": [1]}),
+    ("reports as null", "reports", {"reports": None}),
 ]
 BAD_MANIFEST_BYTES: list[tuple[str, str, bytes]] = [
     ("nothing", "manifest_invalid", b""),
@@ -437,6 +448,16 @@ BAD_MANIFEST_BYTES: list[tuple[str, str, bytes]] = [
         "repeated metric",
         "manifest_invalid",
         json.dumps(MANIFEST).replace('"loss"', '"accuracy"').encode(),
+    ),
+    (
+        "repeated report",
+        "manifest_invalid",
+        json.dumps(MANIFEST).encode()[:-1] + b', "reports": {"steps": 1, "steps": 2}}',
+    ),
+    (
+        "initial loss NaN",
+        "manifest_invalid",
+        json.dumps({**MANIFEST, "reports": {"initial_loss": math.nan}}).encode(),
     ),
     (
         "samples of 30 digits",
@@ -515,6 +536,35 @@ class TestAnUpdateManifest:
     ) -> None:
         manifest = UpdateManifest(**{**MANIFEST, "metrics": metrics, "samples": samples})
         assert UpdateManifest.from_bytes(manifest.to_bytes()) == manifest
+
+    @given(
+        steps=st.none() | st.integers(1, 10**9),
+        loss=st.none() | st.floats(0, allow_nan=False, allow_infinity=False),
+    )
+    @settings(max_examples=100, deadline=None)
+    def test_of_any_reports_comes_back_and_older_servers_see_none_where_there_are_none(
+        self, steps: int | None, loss: float | None
+    ) -> None:
+        told = {"steps": steps, "initial_loss": loss}
+        reports = {name: value for name, value in told.items() if value is not None}
+        manifest = UpdateManifest(**{**MANIFEST, "reports": reports})
+        assert UpdateManifest.from_bytes(manifest.to_bytes()) == manifest
+        assert manifest.reports == reports
+        assert (b"reports" in manifest.to_bytes()) == bool(reports)
+
+    @given(
+        reports=st.dictionaries(
+            st.text(max_size=12).filter(lambda name: name not in ("steps", "initial_loss")),
+            st.floats(),
+            min_size=1,
+            max_size=3,
+        )
+    )
+    @settings(max_examples=100, deadline=None)
+    def test_of_other_reports_is_refused(self, reports: dict[str, float]) -> None:
+        with pytest.raises(WireError) as caught:
+            UpdateManifest(**{**MANIFEST, "reports": reports})
+        assert (caught.value.code, caught.value.field) == ("manifest_invalid", "reports")
 
     def test_that_would_be_too_long_is_not_written(self) -> None:
         metrics = {f"{number:02d}" + "é" * 62: 0.1 for number in range(32)}
