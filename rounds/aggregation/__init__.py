@@ -23,6 +23,7 @@ from rounds.aggregation.contract import (
     apply_delta,
 )
 from rounds.aggregation.fedavg import FedAvg
+from rounds.aggregation.median import Median
 
 __all__ = [
     "FAMILIES",
@@ -42,7 +43,7 @@ __all__ = [
     "strategy",
 ]
 
-_STRATEGIES: dict[str, type[Strategy]] = {"fedavg": FedAvg}
+_STRATEGIES: dict[str, type[Strategy]] = {"fedavg": FedAvg, "median": Median}
 
 
 def names() -> list[str]:

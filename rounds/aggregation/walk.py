@@ -54,22 +54,49 @@ def weighted_mean(
     Raises:
         ValueError: a value of the mean is NaN or infinite, or `out` does not fit.
     """
-    mean = np.empty(rows[0].size, np.float32) if out is None else out
-    if mean.shape != rows[0].shape or mean.dtype != np.float32 or not mean.flags.c_contiguous:
-        raise ValueError(
-            f"Expected a contiguous float32 output of shape {rows[0].shape}. "
-            f"Received: {mean.dtype} of shape {mean.shape}"
-        )
-    squares = np.empty(-(-mean.size // BLOCK))
+    mean, squares = output_like(rows[0], out)
     # Filled up with the last row at weight zero, which is in the cache and adds nothing.
     padding = max(-len(rows) % LANES, 2 * LANES - len(rows))
     padded = [*rows, *[rows[-1]] * padding]
     scales = np.array([*weights, *[0] * padding], np.float64)
     over_blocks(_weighted_mean, padded, scales, float(sum(weights)), mean, squares, threads=threads)
+    return mean, norm_of(squares)
+
+
+def output_like(
+    row: NDArray[np.float32], out: NDArray[np.float32] | None
+) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Finds room for what a walk makes of rows like this one.
+
+    Args:
+        row: of shape (n,).
+        out: where the values are wanted, shape (n,), contiguous float32; None if nowhere.
+
+    Returns:
+        The output, `out` if there is one, and room for the sum of squares of each block of it.
+
+    Raises:
+        ValueError: `out` does not fit.
+    """
+    values = np.empty(row.size, np.float32) if out is None else out
+    if values.shape != row.shape or values.dtype != np.float32 or not values.flags.c_contiguous:
+        raise ValueError(
+            f"Expected a contiguous float32 output of shape {row.shape}. "
+            f"Received: {values.dtype} of shape {values.shape}"
+        )
+    return values, np.empty(-(-row.size // BLOCK))
+
+
+def norm_of(squares: NDArray[np.float64]) -> float:
+    """Computes the L2 norm from the sums of squares of the blocks.
+
+    Raises:
+        ValueError: it is NaN or infinite.
+    """
     norm = math.sqrt(math.fsum(squares))
     if not math.isfinite(norm):
-        raise ValueError(f"Expected finite updates. Received: updates whose mean has norm {norm}")
-    return mean, norm
+        raise ValueError(f"Expected finite updates. Received: updates whose fold has norm {norm}")
+    return norm
 
 
 def over_blocks(
@@ -166,11 +193,11 @@ def _weighted_mean(
                 for i in range(length):
                     whole = sums[i] + v * a[i] + w * b[i] + x * c[i] + y * d[i] + z * e[i]
                     out[i] = whole / total
-        squares[first // BLOCK] = _sum_of_squares(out, columns)
+        squares[first // BLOCK] = sum_of_squares(out, columns)
 
 
 @njit(nogil=True, cache=True, fastmath={"contract"})
-def _sum_of_squares(values: Any, columns: Any) -> float:
+def sum_of_squares(values: Any, columns: Any) -> float:
     """Adds up squares in many columns and then these by halves: vector units can do both."""
     columns[:] = 0.0
     for first in range(0, len(values), COLUMNS):

@@ -22,13 +22,14 @@ def in_new_process(code: str, **environment: str) -> str:
 
 
 def test_strategies_have_names() -> None:
-    assert names() == ["fedavg"]
+    assert {"fedavg", "median"} <= set(names())
+    assert names() == sorted(names())
     assert build("fedavg", {}) == build("fedavg") == FedAvg()
     assert build("fedavg", threads=2) == FedAvg(threads=2)
 
 
 def test_an_unknown_strategy_is_an_error_of_the_field_strategy() -> None:
-    with pytest.raises(OptionError, match=r"\['fedavg'\]\. Received: 'fedsgd'") as refused:
+    with pytest.raises(OptionError, match=r"'fedavg'.*\. Received: 'fedsgd'") as refused:
         build("fedsgd", {})
     assert refused.value.field == "strategy"
     assert isinstance(refused.value, ValueError)
