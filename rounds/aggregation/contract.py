@@ -1,7 +1,8 @@
 """What a strategy is, what it is given and what it gives back."""
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -41,6 +42,27 @@ class OptionError(ValueError):
         super().__init__(f"{field}: {detail}")
         self.field = field
         self.detail = detail
+
+
+def number(
+    default: float, about: str, *, least: float, most: float, above: bool = False
+) -> Any:
+    """A field that is an option of a strategy: a number, checked when the strategy is made.
+
+    Args:
+        default: what counts when a run says nothing.
+        about: a sentence for people.
+        least: the smallest number that makes sense.
+        most: the largest.
+        above: whether `least` itself makes no sense.
+    """
+    limits = {"least": least, "most": most, "above": above}
+    return field(default=default, metadata={"help": about, **limits})
+
+
+def whole(default: int, about: str, *, least: int, most: int) -> Any:
+    """A field that is an option of a strategy: a whole number (see `number`)."""
+    return field(default=default, metadata={"help": about, "least": least, "most": most})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,18 +114,22 @@ class Result:
         state: what to hand to the next round's `apply`.
         delta: what to add to the base weights, shape (n,), float32 (see `apply_delta`).
         diagnostics: at least `participants`, `samples` and `delta_norm` (L2 norm of `delta`).
+        shares: each contribution's share of the delta by its key, 0 for one left out, all
+            together 1; empty if the strategy weighs values one by one and not contributions.
     """
 
     state: State
     delta: NDArray[np.float32]
     diagnostics: dict[str, float]
+    shares: Mapping[int, float] = field(default_factory=dict)
 
 
 class Strategy:
     """A pair of functions on immutable state; the same inputs give the same bytes.
 
-    A strategy is a frozen dataclass: its fields are the options of a run, each with a sentence
-    for people as its metadata's `help`. `threads`, if it has it, is none of them.
+    A strategy is a frozen dataclass: its fields are the options of a run, best made by `number`
+    and `whole`, which give each its range and a sentence for people. `threads`, if it has it, is
+    none of them.
 
     Attributes:
         title: what people call it.
@@ -121,6 +147,19 @@ class Strategy:
     family: ClassVar[str] = "average"
     asynchronous: ClassVar[bool] = False
 
+    def __post_init__(self) -> None:
+        """Checks the options that have a range. Raises OptionError for the first out of it."""
+        for option in fields(self):  # type: ignore[arg-type]
+            if "least" in option.metadata:
+                _expect_in_range(
+                    option.name,
+                    getattr(self, option.name),
+                    kind=type(option.default),
+                    least=option.metadata["least"],
+                    most=option.metadata["most"],
+                    above=option.metadata.get("above", False),
+                )
+
     @property
     def requires(self) -> Requirements:
         """What participants must be able to do; who cannot is not selected."""
@@ -128,6 +167,8 @@ class Strategy:
 
     def check(self, setting: Setting) -> None:
         """Refuses a run that this strategy could not serve, before it exists.
+
+        Whether a run is asynchronous is no concern of it: `aggregation.check` has that rule.
 
         Raises:
             OptionError: with the field at fault (`quorum`, `hyperparameters.optimizer`, …) and
@@ -165,6 +206,41 @@ class Strategy:
         raise NotImplementedError
 
 
+def check(strategy: Strategy, setting: Setting) -> None:
+    """Refuses a run that the strategy could not serve, before it exists.
+
+    Updates of different age are for strategies that weigh age, and these for runs that have them:
+    the one rule that holds for all strategies. The others are each strategy's own `check`.
+
+    Raises:
+        OptionError: with the field at fault and the sentence that says why.
+    """
+    if setting.asynchronous and not strategy.asynchronous:
+        raise OptionError(
+            "kind",
+            f"Expected a synchronous run: {strategy.title} takes all updates to be trained from "
+            "one version, which in an asynchronous run they are not. Received: 'asynchronous'",
+        )
+    if strategy.asynchronous and not setting.asynchronous:
+        raise OptionError(
+            "kind",
+            f"Expected an asynchronous run: {strategy.title} weighs updates by their age, and in "
+            "a synchronous run all are of one age. Received: 'synchronous'",
+        )
+    strategy.check(setting)
+
+
+def _expect_in_range(
+    name: str, value: Any, *, kind: type, least: float, most: float, above: bool
+) -> None:
+    numbers = (int,) if kind is int else (int, float)
+    within = type(value) in numbers and math.isfinite(value) and least <= value <= most
+    if not within or (above and value == least):
+        what = f"a {'whole ' if kind is int else ''}number {'above' if above else 'from'}"
+        detail = f"Expected {what} {least} to {most}. Received: {value!r}"
+        raise OptionError(f"strategy_options.{name}", detail)
+
+
 FAMILIES = ("average", "server optimizer", "drift", "robust", "clipping", "asynchronous")
 
 
@@ -192,6 +268,31 @@ def in_order(contributions: Sequence[Contribution]) -> list[Contribution]:
     if not any(one.samples for one in ordered):
         raise ValueError("Expected at least one sample in all. Received: 0")
     return ordered
+
+
+def told(ordered: Sequence[Contribution], norm: float, **more: float) -> dict[str, float]:
+    """The diagnostics that every strategy has, and its own.
+
+    Args:
+        ordered: the contributions of the round.
+        norm: L2 norm of the delta.
+        **more: what this strategy has to say.
+    """
+    samples = float(sum(one.samples for one in ordered))
+    return {"participants": float(len(ordered)), "samples": samples, "delta_norm": norm, **more}
+
+
+def reported(ordered: Sequence[Contribution], name: str) -> list[float]:
+    """What each participant told by that name, in the order of the contributions.
+
+    Raises:
+        ValueError: one of them did not tell it.
+    """
+    for one in ordered:
+        if name not in one.reports:
+            received = f"{sorted(one.reports)} from contribution {one.key}"
+            raise ValueError(f"Expected a report of {name} with each update. Received: {received}")
+    return [float(one.reports[name]) for one in ordered]
 
 
 def _check(one: Contribution, *, length: int) -> None:
