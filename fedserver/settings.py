@@ -26,6 +26,8 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 FEDSERVER_HOME = Path(env.str("FEDSERVER_HOME", default=str(BASE_DIR / "var"))).resolve()
 # The name and the password of an owner that was made by itself (fedserver/stack.py).
 FIRST_OWNER = FEDSERVER_HOME / "first-owner.txt"
+# Whether what was acknowledged outlives a power cut, and not only a kill. Simulations need it not.
+DURABLE = env.bool("FEDSERVER_DURABLE", default=True)
 BLOBS_URL = env.str("BLOBS_URL", default="")  # "s3://bucket/prefix"; empty: a folder in the home
 BLOBS_ENDPOINT = env.str("BLOBS_ENDPOINT", default="")  # of an S3-compatible store
 
@@ -124,6 +126,7 @@ INSTALLED_APPS = [
     "journal",
     "models_app",
     "rounds",
+    "simulation",
     "fedserver",
 ]
 MIDDLEWARE = [
@@ -193,7 +196,8 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
         "transaction_mode": "IMMEDIATE",
         "timeout": 30,
         # FULL, for an update acknowledged must outlive a power cut.
-        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;",
+        "init_command": "PRAGMA journal_mode=WAL; "
+        f"PRAGMA synchronous={'FULL' if DURABLE else 'OFF'};",
     }
 
 # --- Broker and live events -----------------------------------------------------------------

@@ -74,6 +74,12 @@ KINDS: dict[str, frozenset[str]] = {
         "round.published": "number version_number metrics base_metrics seconds",
         "round.failed": "number code metrics base_metrics",
         "round.cancelled": "number",
+        "evaluation.opened": "evaluation version_number goal minimum deadline round_deadline "
+        "metrics base_metrics",
+        "evaluation.reported": "evaluation version_number name reports goal",
+        "evaluation.done": "evaluation version_number reports summary metrics round_deadline",
+        "evaluation.failed": "evaluation version_number reports minimum round_deadline",
+        "evaluation.cancelled": "evaluation version_number round_deadline",
         "assignment.invited": "name uuid",
         "assignment.training": "name progress",
         "assignment.progress": "name activity fraction epoch epochs metrics activities",
@@ -220,6 +226,8 @@ def announce(documents: list[dict[str, Any]]) -> None:
     Args:
         documents: Events as `as_json` gives them, or unrecorded hints without an id.
     """
+    if not settings.REDIS_URL:
+        return  # a simulation: nobody listens
     try:
         _redis().publish(CHANNEL, json.dumps(documents))
     except redis.RedisError as error:

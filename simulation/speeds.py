@@ -1,0 +1,84 @@
+"""How long participants take, on a clock that nobody waits for: pure, and decided by seeds.
+
+A participant of median speed takes `step_seconds` for a step of training; how much slower or
+faster another one is, is drawn once from a log-normal distribution. With a hundred participants
+and a sigma of 0.9 the slowest takes about ten times as long as the median.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rounds.selection import derive_seed
+
+
+def factors(participants: int, sigma: float, seed: int) -> NDArray[np.float64]:
+    """How many times as long as the median each participant takes, shape (participants,).
+
+    Args:
+        participants: how many there are.
+        sigma: of the log-normal distribution; 0 where all are alike.
+        seed: the same seed gives the same factors.
+    """
+    random = np.random.default_rng(derive_seed(seed, "speeds"))
+    return np.exp(sigma * random.standard_normal(participants))
+
+
+def steps(examples: int, batch: int, epochs: int) -> int:
+    """Steps of a round's training, the last of an epoch with what is left."""
+    return epochs * math.ceil(examples / batch)
+
+
+def vanishes(assignment_seed: int, share: float) -> bool:
+    """Whether a selected participant is not heard of again in this round."""
+    return derive_seed(assignment_seed, "dropout") < share * 2**31
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Arrival:
+    """An upload: after how many virtual seconds it comes, and whose it is."""
+
+    seconds: float
+    assignment: int
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """What becomes of a round's cohort.
+
+    Args:
+        uploads: those that come in time, in the order in which they come.
+        slow: assignments that are still training when the round closes.
+        seconds: how long the round takes.
+    """
+
+    uploads: list[Arrival]
+    slow: list[int]
+    seconds: float
+
+
+def schedule(
+    durations: Sequence[Arrival], *, target: int, deadline: float | None = None
+) -> Schedule:
+    """Who uploads before a round closes, and when it closes.
+
+    A round closes with the upload that reaches its target, at its deadline, or without one when
+    nobody is left to wait for.
+
+    Args:
+        durations: of those who have not vanished, in any order.
+        target: updates that end the training.
+        deadline: seconds after which nobody is waited for.
+    """
+    ordered = sorted(durations)
+    latest = math.inf if deadline is None else deadline
+    uploads = [one for one in ordered if one.seconds <= latest][:target]
+    slow = [one.assignment for one in ordered[len(uploads) :]]
+    if len(uploads) == target or deadline is None:
+        seconds = uploads[-1].seconds if uploads else 0.0
+    else:
+        seconds = deadline
+    return Schedule(uploads, slow, seconds)
