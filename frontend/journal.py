@@ -35,6 +35,7 @@ GROUPS = {
     "version": "versions",
     "run": "runs",
     "round": "rounds",
+    "evaluation": "participants' evaluations",
     "assignment": "participants in rounds",
     "participant": "participants",
     "join_code": "join codes",

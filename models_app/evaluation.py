@@ -9,7 +9,20 @@ from typing import Any, Final
 
 CLASSES_LIMIT: Final = 100  # more rows and columns than that nobody reads
 
+# Before the names of metrics that participants measured on data of their own: weighted means.
+FEDERATED: Final = "federated_"
+
 Confusion = list[list[int]]
+
+
+def by_the_server(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Those of a version's metrics that were measured on the server's own held-out set."""
+    return {name: value for name, value in metrics.items() if not name.startswith(FEDERATED)}
+
+
+def by_participants(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Those that participants measured, with `FEDERATED` before the names that they gave."""
+    return {name: value for name, value in metrics.items() if name.startswith(FEDERATED)}
 
 
 @dataclass(frozen=True)

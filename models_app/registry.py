@@ -4,6 +4,7 @@
     import_version    weights trained elsewhere enter as a candidate
     add_candidate     weights that a round made enter as a candidate
     record_metrics    an evaluation is written down
+    record_federated  and what participants measured, beside it
     ask_measurement   somebody wants it measured again
     measure           a worker does
     publish           a candidate is served, what was served is archived
@@ -20,7 +21,7 @@ two of them never see the same predecessor.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ from models_app.errors import (
     VersionNotFound,
     WrongStage,
 )
-from models_app.evaluation import Evaluation
+from models_app.evaluation import FEDERATED, Evaluation, by_participants, by_the_server
 from models_app.models import Model, ModelVersion
 from models_app.packages import Package
 
@@ -232,7 +233,7 @@ def served(model_id: int) -> ModelVersion:
 
 
 def record_metrics(version: ModelVersion, evaluation: Evaluation) -> None:
-    """Write an evaluation down.
+    """Write an evaluation down. What participants have measured stays beside it.
 
     Args:
         version: The version that was evaluated.
@@ -241,15 +242,44 @@ def record_metrics(version: ModelVersion, evaluation: Evaluation) -> None:
     Raises:
         NonFinite: A metric is NaN or infinite.
     """
-    metrics = dict(evaluation.metrics)
+    version.confusion = evaluation.confusion
+    _record(version, evaluation.metrics, keep=by_participants, confusion=evaluation.confusion)
+
+
+def record_federated(version: ModelVersion, means: Mapping[str, float]) -> None:
+    """Write down what participants measured, beside what the server did.
+
+    Args:
+        version: The version that was evaluated.
+        means: Over participants, by the names that these gave.
+
+    Raises:
+        NonFinite: A mean is NaN or infinite.
+    """
+    named = {f"{FEDERATED}{name}": value for name, value in means.items()}
+    _record(version, named, keep=by_the_server)
+
+
+def _record(
+    version: ModelVersion,
+    metrics: Mapping[str, float],
+    *,
+    keep: Callable[[Mapping[str, float]], dict[str, float]],
+    **columns: Any,
+) -> None:
     if not all(math.isfinite(value) for value in metrics.values()):
-        raise NonFinite(f"Expected finite metrics. Received: {metrics}", field="metrics")
-    version.metrics, version.confusion = metrics, evaluation.confusion
+        raise NonFinite(f"Expected finite metrics. Received: {dict(metrics)}", field="metrics")
     with events.transaction() as journal:
         row = ModelVersion.objects.filter(pk=version.pk)
-        row.update(metrics=version.metrics, confusion=version.confusion)
+        known = row.select_for_update(no_key=True).values_list("metrics", flat=True).get()
+        together = keep(known) | dict(metrics)
+        version.metrics = by_the_server(together) | by_participants(together)
+        row.update(metrics=version.metrics, **columns)
         journal.record(
-            "version.evaluated", **_subjects(version), number=version.number, metrics=metrics
+            "version.evaluated",
+            **_subjects(version),
+            number=version.number,
+            metrics=version.metrics,
         )
 
 

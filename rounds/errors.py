@@ -6,13 +6,15 @@ FedserverError                     (models_app.errors, the root of the house)
 ├── NotAllowed                     403
 │   ├── JoinCodeInvalid · ParticipantSuspended · ParticipantRevoked · SdkUnsupported
 ├── NotFound                       404
-│   └── AssignmentNotFound · ParticipantNotFound · BlobNotFound
+│   └── AssignmentNotFound · ParticipantNotFound · BlobNotFound · EvaluationNotFound
 ├── Conflict                       409
 │   ├── RoundClosed · UpdateConflict · IllegalMove · ModelBusy
+│   └── EvaluationClosed · EvaluationOpen · ReportConflict
 ├── UploadRefused
 │   ├── BodySilent 408 · LengthRequired 411 · TooLarge 413 · UnsupportedBody 415
 │   └── UpdateInvalid 422 · NoSpace 503
-└── RulesInvalid                   400   a run's setting that makes no sense
+├── RulesInvalid                   400   a run's setting that makes no sense
+└── ReportInvalid                  422   of a federated evaluation
 """
 
 from models_app.errors import FedserverError
@@ -74,6 +76,10 @@ class BlobNotFound(NotFound):
     code, title = "blob_not_found", "No such blob"
 
 
+class EvaluationNotFound(NotFound):
+    code, title = "evaluation_not_found", "No such evaluation"
+
+
 class Conflict(FedserverError):
     status, code, title = 409, "conflict", "Conflict"
 
@@ -92,6 +98,18 @@ class IllegalMove(Conflict):
 
 class ModelBusy(Conflict):
     code, title = "model_busy", "Another run trains this model"
+
+
+class EvaluationClosed(Conflict):
+    code, title = "evaluation_closed", "The evaluation takes no more reports"
+
+
+class EvaluationOpen(Conflict):
+    code, title = "evaluation_open", "The version is being evaluated already"
+
+
+class ReportConflict(Conflict):
+    code, title = "report_conflict", "Another report was counted for this evaluation"
 
 
 class UploadRefused(FedserverError):
@@ -124,3 +142,7 @@ class UpdateInvalid(UploadRefused):
 
 class RulesInvalid(FedserverError):
     code, title = "rules_invalid", "Rules not valid"
+
+
+class ReportInvalid(FedserverError):
+    status, code, title = 422, "report_invalid", "Report not valid"

@@ -6,7 +6,8 @@
       (intake.settle)             they upload; an update is counted once
       close_round                 target, deadline or an operator; verdicts on the updates
       aggregate                   a worker folds the updates into a candidate version
-      evaluate                    a worker measures it; the gate; published and served
+      evaluate                    a worker measures it, and participants do where the run asks
+                                  for it (`federated_evaluation`); the gate; published and served
     and the run opens its next round by itself, until it is done.
 
     pause_run · resume_run · stop_run · cancel_round    what operators may do meanwhile
@@ -38,11 +39,19 @@ from journal import events
 from journal.events import Journal
 from models_app import blobs, registry
 from models_app.errors import NonFinite, StaleBase, WrongStage
-from models_app.evaluation import Evaluation
+from models_app.evaluation import Evaluation, by_the_server
 from models_app.models import Model
-from rounds import aggregation, clock, leases, rules, selection
+from rounds import aggregation, clock, federated_evaluation, leases, rules, selection
 from rounds.errors import AssignmentNotFound, IllegalMove, ModelBusy, RoundClosed
-from rounds.models import Assignment, CheckIn, Participant, Round, Run
+from rounds.models import (
+    Assignment,
+    CheckIn,
+    EvaluationReport,
+    FederatedEvaluation,
+    Participant,
+    Round,
+    Run,
+)
 from rounds.moves import (
     NO_LEASE,
     illegal,
@@ -156,15 +165,19 @@ class Wait:
     run: int | None = None
 
 
-def check_in(participant: Participant, models: Sequence[str] | None = None) -> Assignment | Wait:
+def check_in(
+    participant: Participant, models: Sequence[str] | None = None, *, evaluates: bool = False
+) -> Assignment | EvaluationReport | Wait:
     """A participant is there and asks what to do.
 
     Args:
         participant: Active.
         models: Slugs of the models that it has data for; None for any.
+        evaluates: Whether it keeps data to evaluate versions with.
 
     Returns:
-        Its open assignment (the same one again, if it had one), or why and how long to wait.
+        Its open assignment (the same one again, if it had one); what there is to evaluate while
+        there is nothing to train; or why and how long to wait.
     """
     _seen(participant)
     if mine := _open_assignment(participant, models):
@@ -180,6 +193,8 @@ def check_in(participant: Participant, models: Sequence[str] | None = None) -> A
         if mine := _open_assignment(participant, models):
             return mine
         active = _active_rounds_for(participant, models)
+    if evaluates and (place := federated_evaluation.ask(participant, models)):
+        return place
     return _why_wait(participant, active)
 
 
@@ -825,7 +840,7 @@ def _store(tensors: Any) -> blobs.Blob:
 def needs_keras(round_id: int) -> bool:
     """Whether the round waits for a worker that can run its model."""
     return (
-        Round.objects.filter(pk=round_id, phase=Phase.EVALUATING)
+        Round.objects.filter(pk=round_id, phase=Phase.EVALUATING, federated_evaluation=None)
         .exclude(run__model__evaluation_set="")
         .exists()
     )
@@ -842,21 +857,42 @@ def evaluate(round_id: int) -> bool:
         if lease is None:
             return _give_up_if_hopeless(round_id)
         round_ = Round.objects.select_related("run__model", "base", "version").get(pk=round_id)
+        if federated_evaluation.awaited(round_):  # another worker has asked participants meanwhile
+            Round.objects.filter(pk=round_id, lease=lease).update(**NO_LEASE)
+            return False
         try:
             before, measured = _measure(round_)
         except NonFinite as error:
             return _fail_held(round_id, lease, "evaluation_failed", str(error))
+        if federated_evaluation.is_due(round_):
+            return _ask_participants(round_id, lease, before, measured)
         return _publish(round_id, lease, before, measured)
 
 
 def _measure(round_: Round) -> tuple[dict[str, Any], Evaluation]:
     """The base version's metrics and how good the candidate is, on the model's held-out set."""
-    if round_.version is None or not round_.run.model.evaluation_set:
-        return {}, Evaluation()
+    version, base = round_.version, round_.base
+    if version is not None and FederatedEvaluation.objects.filter(round=round_).exists():
+        return base.metrics, Evaluation(version.metrics, version.confusion)  # all is measured
+    if version is None or not round_.run.model.evaluation_set:
+        return base.metrics, Evaluation()
     from models_app import keras_bridge  # only here: TensorFlow is heavy
 
-    before = round_.base.metrics or measure_base(round_.pk)
-    return before, keras_bridge.evaluate(round_.version)
+    before = base.metrics if by_the_server(base.metrics) else measure_base(round_.pk)
+    return before, keras_bridge.evaluate(version)
+
+
+def _ask_participants(round_id: int, lease: str, before: dict[str, Any], found: Evaluation) -> bool:
+    """Write down what was measured, and wait for participants without holding the round."""
+    with events.transaction() as journal:
+        round_ = lock_round(round_id)
+        if round_.phase != Phase.EVALUATING or round_.lease != lease or round_.version is None:
+            return False
+        if found.metrics:
+            registry.record_metrics(round_.version, found)
+        told = {"metrics": found.metrics, "base_metrics": before}
+        federated_evaluation.open_for(round_, journal, **told)
+    return False
 
 
 def will_need_keras(round_id: int) -> bool:
@@ -877,11 +913,11 @@ def measure_base(round_id: int) -> dict[str, Any]:
     from models_app import keras_bridge
 
     base = Round.objects.select_related("base__model").get(pk=round_id).base
-    if not base.metrics or not keras_bridge.is_warm(base.model):
+    known = bool(by_the_server(base.metrics))
+    if not known or not keras_bridge.is_warm(base.model):
         measured = keras_bridge.evaluate(base)
-        if not base.metrics:
+        if not known:
             registry.record_metrics(base, measured)
-            return measured.metrics
     metrics: dict[str, Any] = base.metrics
     return metrics
 
@@ -893,10 +929,11 @@ def _publish(round_id: int, lease: str, before: dict[str, Any], found: Evaluatio
         version, run = round_.version, round_.run
         if round_.phase != Phase.EVALUATING or round_.lease != lease or version is None:
             return False
-        if measured:
+        if measured and measured != version.metrics:
             registry.record_metrics(version, found)
         told: dict[str, Any] = {"metrics": measured, "base_metrics": before}
-        if refusal := gate(run.gate_metric, run.gate_tolerance, before, measured):
+        refusal = federated_evaluation.refusal(run, round_, measured)
+        if refusal := refusal or gate(run.gate_metric, run.gate_tolerance, before, measured):
             return _fail_round(round_, journal, "gate", refusal, **told)
         try:
             registry.publish(version, reason=version.reason, expected_served=round_.base)
@@ -1012,6 +1049,7 @@ def _fail_round(round_: Round, journal: Journal, code: str, reason: str, **measu
 
 def _reject_candidate(round_: Round, reason: str) -> None:
     """Reject what the round has made, unless an operator decided about it already."""
+    federated_evaluation.cancel_of(round_, reason)
     if round_.version is not None:
         with suppress(WrongStage):
             registry.reject(round_.version, reason=reason)
@@ -1143,6 +1181,8 @@ def step(round_id: int) -> bool:
         return _finish_selecting(round_)
     if round_.phase == Phase.TRAINING:
         return _finish_training(round_)
+    if federated_evaluation.awaited(round_):
+        return False
     if _is_past(round_):
         return _time_out(round_id)
     if round_.phase == Phase.AGGREGATING:

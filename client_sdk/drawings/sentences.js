@@ -57,6 +57,12 @@ export const SENTENCES = {
   "round.failed": ["{Round} failed"],
   "round.cancelled": ["{actor} cancelled {round}", "{Round} was cancelled"],
 
+  "evaluation.opened": ["{actor} asked participants to evaluate {version} on their own data[: {goal:count} {goal|report is|reports are} wanted]", "Participants are asked to evaluate version {version_number} on their own data[: {goal:count} {goal|report is|reports are} wanted]", "Participants are asked to evaluate {version} on their own data"],
+  "evaluation.reported": ["{participant} has evaluated version {version_number}[: {reports:count} of {goal:count} have]", "{participant} has evaluated {version}"],
+  "evaluation.done": ["{reports:count} {reports|participant has|participants have} evaluated version {version_number}[: accuracy {metrics.federated_accuracy:share}]", "Participants have evaluated {version}"],
+  "evaluation.failed": ["Too few participants evaluated version {version_number}[: {reports:count} of at least {minimum:count}]", "Too few participants evaluated {version}"],
+  "evaluation.cancelled": ["{actor} cancelled the evaluation of {version}", "The evaluation of {version} by participants was cancelled"],
+
   "assignment.invited": ["{participant} was invited"],
   "assignment.training": ["{participant} began to train"],
   "assignment.progress": ["{participant} is {activity}[, epoch {epoch}][ of {epochs}]", "{participant} goes on"],
