@@ -314,6 +314,7 @@ SPECTACULAR_SETTINGS = {
         "AssignmentState": "rounds.models.Assignment.State",
         "ParticipantState": "rounds.models.Participant.State",
         "RoundPhase": "rounds.models.Round.Phase",
+        "RunKind": "rounds.models.Run.Kind",
         "RunState": "rounds.models.Run.State",
     },
     "POSTPROCESSING_HOOKS": [

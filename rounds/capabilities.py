@@ -4,8 +4,11 @@ An SDK tells what it can do among its versions (`sdk["capabilities"]`), when it 
 first check-in. Who tells nothing can do what FedAvg asks, and no more.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+from rounds import aggregation
 
 # What a participant does then, after "each participant".
 WORDS = {
@@ -16,12 +19,43 @@ WORDS = {
     "report_initial_loss": "tells its loss before training",
 }
 UPGRADE = "pip install --upgrade 'fedserver[client]'"
+MOST, PATTERN = 32, r"[a-z][a-z0-9_]{0,39}"  # names that an SDK may tell, known to us or not
+
+
+def required(strategy: str, options: Mapping[str, Any] | None = None) -> aggregation.Requirements:
+    """What a strategy asks of participants; nothing if there is no such strategy, or none so set.
+
+    Args:
+        strategy: Its name.
+        options: What a run sets of it.
+    """
+    try:
+        return aggregation.build(strategy, options).requires
+    except (aggregation.OptionError, TypeError):
+        return {}
 
 
 def told(sdk: Mapping[str, Any]) -> frozenset[str]:
     """The capabilities that an SDK has told of."""
     names = sdk.get("capabilities")
     return frozenset(map(str, names)) if isinstance(names, list) else frozenset()
+
+
+def are_names(value: Any) -> bool:
+    """Whether a value is a list of capabilities as an SDK may tell it."""
+    return (
+        isinstance(value, list)
+        and len(value) <= MOST
+        and all(isinstance(name, str) and re.fullmatch(PATTERN, name) for name in value)
+    )
+
+
+def column(names: Iterable[str]) -> str:
+    """Capabilities in one text, in which any database finds each: ",proximal,report_steps,".
+
+    The text of one of them is a part of the text of all, and of no other name's.
+    """
+    return "".join(f",{name}" for name in sorted(set(names))) + ","
 
 
 def lacking(required: Iterable[str], sdk: Mapping[str, Any]) -> list[str]:

@@ -25,7 +25,7 @@ from client_sdk import wire
 from journal import events
 from models_app.errors import FedserverError
 from models_app.models import Model
-from rounds import clock, lifecycle
+from rounds import capabilities, clock, lifecycle
 from rounds.errors import (
     ChallengeExpired,
     IllegalMove,
@@ -168,7 +168,7 @@ def enrol(
             public_key=public_key,
             model=found.model,
             join_code=found,
-            sdk=sdk or {},
+            **_told(sdk or {}),
             enrolled_at=now,
             last_seen_at=now,
         )
@@ -312,7 +312,12 @@ def tidy_tokens() -> int:
 
 def note_sdk(participant: Participant, sdk: dict[str, Any]) -> None:
     """Remember the versions that a participant's SDK tells, for people to see."""
-    Participant.objects.filter(pk=participant.pk).update(sdk=sdk)
+    Participant.objects.filter(pk=participant.pk).update(**_told(sdk))
+
+
+def _told(sdk: dict[str, Any]) -> dict[str, Any]:
+    """The columns that hold what an SDK told."""
+    return {"sdk": sdk, "capabilities": capabilities.column(capabilities.told(sdk))}
 
 
 def suspend(participant: Participant, *, actor: str = "", reason: str = "") -> None:

@@ -1,7 +1,8 @@
 """Whether a participant's software and this server understand each other.
 
 An SDK tells its versions when it enrols and at its first check-in: `version`, `wire`, `python`,
-`keras`, `backend`. Pure functions of what was told. Who tells nothing is served: a program of
+`keras`, `backend`, and `capabilities`, a list of names (`capabilities.py`). Pure functions of what
+was told. Who tells nothing is served: a program of
 somebody's own has no version of ours, and speaks the wire's first version or fails at it.
 """
 

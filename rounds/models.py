@@ -63,6 +63,9 @@ class Participant(models.Model):
         JoinCode, on_delete=models.SET_NULL, null=True, related_name="participants"
     )
     sdk = models.JSONField(default=dict, help_text="versions, as last told by the SDK")
+    capabilities = models.CharField(
+        max_length=1400, blank=True, default="", help_text="what its SDK can do, to be searched"
+    )
     enrolled_at = models.DateTimeField(db_default=Now())
     last_seen_at = models.DateTimeField(null=True)
 

@@ -1,9 +1,10 @@
 """The rules of a run, checked before it exists: pure functions of its settings."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from client_sdk import wire
 from rounds import aggregation
 from rounds.errors import RulesInvalid
 from rounds.models import Run
@@ -113,11 +114,15 @@ def check(run: Run) -> None:
     """
     run.hyperparameters = hyperparameters(run.hyperparameters)
     _object("strategy_options", run.strategy_options)
+    if run.kind not in Run.Kind.values:
+        raise _invalid("kind", f"one of {Run.Kind.values}", run.kind)
     try:
         strategy = aggregation.build(run.strategy, run.strategy_options)
         strategy.check(setting(run))
     except aggregation.OptionError as error:
         raise RulesInvalid(error.detail, field=error.field) from error
+    _check_kind(run, strategy)
+    _check_weights(run)
     _whole("rounds_planned", run.rounds_planned, 1, 1_000_000)
     _whole("cohort_min", run.cohort_min, 1, 1_000_000)
     _whole("quorum", run.quorum, 1, 1_000_000)
@@ -132,14 +137,79 @@ def check(run: Run) -> None:
     if run.selection not in Run.Selection.values:
         raise _invalid("selection", f"one of {Run.Selection.values}", run.selection)
     _check_counts(run)
+    _check_stopping(run)
+    _check_evaluations(run)
+
+
+def _check_kind(run: Run, strategy: aggregation.Strategy) -> None:
+    """An asynchronous run needs a strategy that weighs old updates, and says how many train."""
+    is_asynchronous = run.kind == Run.Kind.ASYNCHRONOUS
+    if is_asynchronous != strategy.asynchronous:
+        wanted = Run.Kind.ASYNCHRONOUS if strategy.asynchronous else Run.Kind.SYNCHRONOUS
+        folds = "of different age" if strategy.asynchronous else "of one version"
+        raise _invalid("kind", f"{wanted}, for {run.strategy} folds updates {folds}", run.kind)
+    for name in ("concurrency", "buffer_size"):
+        value = getattr(run, name)
+        if is_asynchronous:
+            _whole(name, value, 1, 1_000_000)
+        elif value is not None:
+            raise _invalid(name, "no number, for only asynchronous runs have one", value)
+    size = run.buffer_size
+    if size is not None and run.quorum > size:
+        raise _invalid("quorum", f"no more than the buffer size of {size}", run.quorum)
+
+
+def _check_weights(run: Run) -> None:
+    """FedBN averages everything but batch normalization, which stays with each participant."""
+    if run.strategy != "fedbn":
+        return
+    names = set(_names_of("BatchNormalization", run.model.architecture))
+    travels = [one.layer for one in run.model.weights if one.role == wire.FEDERATED]
+    if wrong := [layer for layer in dict.fromkeys(travels) if names & set(layer.split("."))]:
+        expected = "a model whose BatchNormalization layers are local"
+        raise _invalid("strategy", expected, f"{', '.join(wrong)} federated in {run.model.slug}")
+    if not any(one.role == wire.LOCAL for one in run.model.weights):
+        expected = "a model with local layers; without any, fedbn is fedavg"
+        raise _invalid("strategy", expected, run.model.slug)
+
+
+def _names_of(kind: str, config: Any) -> Iterator[str]:
+    """The names of all layers of a class in a model's architecture, those inside others too."""
+    if isinstance(config, dict):
+        if config.get("class_name") == kind:
+            yield str(config.get("config", {}).get("name", ""))
+        config = list(config.values())
+    if isinstance(config, list):
+        for part in config:
+            yield from _names_of(kind, part)
+
+
+def _check_stopping(run: Run) -> None:
     if run.until_value is not None:
         _number("until_value", run.until_value, -1e30, 1e30)
     if bool(run.until_metric) != (run.until_value is not None):
         raise _invalid("until_value", "a value exactly when until_metric is set", run.until_value)
+    if run.patience is not None:
+        _whole("patience", run.patience, 1, 1_000_000)
+    _number("patience_delta", run.patience_delta, 0.0, 1e30)
+    if (run.patience is not None or run.keep_best) and not run.best_metric:
+        by = "patience" if run.patience is not None else "keep_best"
+        raise _invalid("best_metric", f"a metric, for {by} compares versions by it", "")
+
+
+def _check_evaluations(run: Run) -> None:
+    _whole("evaluators", run.evaluators, 0, 1_000_000)
+    _whole("evaluators_min", run.evaluators_min, 2, 1_000_000)
+    _whole("evaluation_seconds", run.evaluation_seconds, 1, 30 * 86_400)
+    if run.evaluators and run.evaluators < run.evaluators_min:
+        least = f"at least the smallest cohort of {run.evaluators_min}, or 0"
+        raise _invalid("evaluators", least, run.evaluators)
 
 
 def _check_counts(run: Run) -> None:
     goal, target = run.cohort_goal, run.target
+    if run.kind == Run.Kind.ASYNCHRONOUS:
+        return  # it has no cohort: who comes trains, and the buffer says when it is enough
     if run.selection == Run.Selection.FIRST_COME and goal is None:
         raise _invalid("cohort_goal", "a number, for first_come has to know when to stop", goal)
     if goal is not None:

@@ -15,7 +15,7 @@ from rest_framework.views import APIView
 from accounts.roles import Role
 from rounds import enrolment, handshake, lifecycle, tasks
 from rounds.api import documents
-from rounds.api.serializers import ByNameField, StrictSerializer
+from rounds.api.serializers import ByNameField, SdkField, StrictSerializer
 from rounds.models import Assignment, Participant
 
 PARTICIPANTS = (Role.PARTICIPANT,)
@@ -70,7 +70,7 @@ class EnrolSerializer(StrictSerializer):
     name = serializers.CharField(max_length=enrolment.NAME_LIMIT)
     public_key = serializers.CharField(max_length=43, min_length=43)
     signature = serializers.CharField(max_length=86, min_length=86)
-    sdk = ByNameField(child=serializers.CharField(max_length=100), required=False)
+    sdk = SdkField(required=False)
 
 
 class EnrolledSerializer(serializers.Serializer[Any]):

@@ -7,7 +7,7 @@ from rest_framework import serializers
 
 from journal.events import KINDS, SUBJECTS
 from models_app.models import Model
-from rounds import rules
+from rounds import capabilities, rules
 from rounds.models import Assignment, JoinCode, Participant, Round, Run, Update
 
 GREATEST_ID = 2**63 - 1
@@ -40,6 +40,38 @@ class ByNameField(serializers.DictField):
                 f"Received: {len(data)} names"
             )
         return super().to_internal_value(data)
+
+
+@extend_schema_field(
+    {
+        "type": "object",
+        "maxProperties": ByNameField.MOST,
+        "properties": {
+            "capabilities": {
+                "type": "array",
+                "maxItems": capabilities.MOST,
+                "items": {"type": "string", "pattern": f"^{capabilities.PATTERN}$"},
+            }
+        },
+        "additionalProperties": {"type": "string", "maxLength": 100},
+    }
+)
+class SdkField(ByNameField):
+    """What an SDK tells of itself: versions by name, and its capabilities as a list of names."""
+
+    child = serializers.CharField(max_length=100)
+
+    def to_internal_value(self, data: Any) -> Any:
+        told = data.get("capabilities") if isinstance(data, dict) else None
+        if told is None:
+            return super().to_internal_value(data)
+        if not capabilities.are_names(told):
+            raise serializers.ValidationError(
+                f"Expected capabilities as a list of at most {capabilities.MOST} names. "
+                f"Received: {told!r:.60}"
+            )
+        versions = {name: value for name, value in data.items() if name != "capabilities"}
+        return super().to_internal_value(versions) | {"capabilities": told}
 
 
 class ReasonSerializer(StrictSerializer):

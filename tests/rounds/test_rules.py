@@ -1,0 +1,121 @@
+"""What a run may be: each rule is refused with its field and the sentence that says why."""
+
+from typing import Any
+
+import pytest
+
+from client_sdk import wire
+from models_app.models import Model
+from rounds import rules
+from rounds.errors import RulesInvalid
+from rounds.models import Run
+from tests.rounds import doubles
+
+NORMALIZED = {
+    "class_name": "Sequential",
+    "config": {
+        "name": "net",
+        "layers": [
+            {"class_name": "Dense", "config": {"name": "dense"}},
+            {
+                "class_name": "Sequential",
+                "config": {
+                    "name": "body",
+                    "layers": [{"class_name": "BatchNormalization", "config": {"name": "norm"}}],
+                },
+            },
+        ],
+    },
+}
+ASYNCHRONOUS = {
+    "kind": "asynchronous",
+    "strategy": "buffered",
+    "concurrency": 4,
+    "buffer_size": 2,
+}
+
+
+@pytest.fixture(autouse=True)
+def _doubles(monkeypatch: pytest.MonkeyPatch) -> None:
+    doubles.add(monkeypatch)
+
+
+def weight(ordinal: int, layer: str, role: str) -> dict[str, Any]:
+    spec = wire.WeightSpec(f"{ordinal:04}.{layer}.w", ordinal, layer, (2,), "F32", role)
+    return dict(spec.to_json())
+
+
+def a_model(**roles: str) -> Model:
+    """A dense layer and, within a nested model, a batch normalization."""
+    manifest = [
+        weight(0, "dense", roles.get("dense", wire.FEDERATED)),
+        weight(1, "body.norm", roles.get("norm", wire.FEDERATED)),
+    ]
+    return Model(slug="net", architecture=NORMALIZED, weights_manifest=manifest)
+
+
+def refusal(model: Model | None = None, **settings: Any) -> tuple[str | None, str]:
+    """The field that is at fault, and the sentence."""
+    with pytest.raises(RulesInvalid) as caught:
+        rules.check(Run(model=model or a_model(), **settings))
+    return caught.value.field, caught.value.detail
+
+
+def test_an_asynchronous_run_says_how_many_train_and_how_many_updates_make_a_version() -> None:
+    rules.check(Run(model=a_model(), **ASYNCHRONOUS))
+    for name in ("concurrency", "buffer_size"):
+        assert refusal(**ASYNCHRONOUS | {name: None})[0] == name
+        assert refusal(**ASYNCHRONOUS | {name: 0})[0] == name
+        field, sentence = refusal(**{name: 3})
+        assert field == name
+        assert "only asynchronous runs have one" in sentence
+
+
+def test_an_asynchronous_run_and_its_strategy_need_each_other() -> None:
+    field, sentence = refusal(**ASYNCHRONOUS | {"strategy": "fedavg"})
+    assert field == "kind"
+    assert sentence == (
+        "Expected synchronous, for fedavg folds updates of one version. Received: 'asynchronous'"
+    )
+    field, sentence = refusal(strategy="buffered")
+    assert field == "kind"
+    assert "asynchronous, for buffered folds updates of different age" in sentence
+    assert refusal(kind="sometimes")[0] == "kind"
+
+
+def test_a_quorum_fits_into_the_buffer_and_the_cohort_is_not_asked_about() -> None:
+    assert refusal(**ASYNCHRONOUS | {"quorum": 3})[0] == "quorum"
+    rules.check(Run(model=a_model(), selection="first_come", **ASYNCHRONOUS))
+
+
+def test_stopping_by_the_best_version_needs_a_metric() -> None:
+    for by in ({"patience": 3}, {"keep_best": True}):
+        field, sentence = refusal(**by)
+        assert field == "best_metric"
+        assert f"for {next(iter(by))} compares versions by it" in sentence
+        rules.check(Run(model=a_model(), best_metric="accuracy", **by))
+    assert refusal(patience=0, best_metric="loss")[0] == "patience"
+    assert refusal(patience_delta=-1.0)[0] == "patience_delta"
+
+
+def test_fewer_evaluators_than_may_be_shown_would_evaluate_for_nothing() -> None:
+    field, sentence = refusal(evaluators=2, evaluators_min=3)
+    assert field == "evaluators"
+    assert "at least the smallest cohort of 3, or 0" in sentence
+    rules.check(Run(model=a_model(), evaluators=0, evaluators_min=3))
+    rules.check(Run(model=a_model(), evaluators=3, evaluators_min=3))
+    assert refusal(evaluators_min=1)[0] == "evaluators_min"
+
+
+def test_fedbn_keeps_batch_normalization_with_the_participants(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(rules.aggregation._STRATEGIES, "fedbn", rules.aggregation.FedAvg)
+    field, sentence = refusal(strategy="fedbn")
+    assert field == "strategy"
+    assert sentence == (
+        "Expected a model whose BatchNormalization layers are local. "
+        "Received: 'body.norm federated in net'"
+    )
+    assert "fedbn is fedavg" in refusal(a_model(norm="frozen"), strategy="fedbn")[1]
+    rules.check(Run(model=a_model(norm="local"), strategy="fedbn"))
