@@ -15,7 +15,7 @@ what it is about; each file says more on its top:
                       receipts, progress
     what may leave    limits, ledger, outbox
     the way there     transport, deadlines, backoff, cache, wake, following, errors
-    training          training, epochs, loop, network, building, memory, objective
+    training          training, epochs, loop, network, building, memory, objective, drift, corrected
     data              data, folder
     the served model  served
     for tests         testing

@@ -13,6 +13,7 @@
     │   ├── RedirectRefused          it sends us elsewhere
     │   ├── IntegrityError           a blob of another digest, size or shape than promised
     │   └── TooSlow                  it takes longer than any sound connection
+    ├── CapabilityMissing            the strategy asks for what cannot be done here
     ├── Declined                     the participant itself does not want this assignment
     │   └── LimitReached             one of its own limits says so
     ├── ServerRefused                a problem document: status, code, detail, field
@@ -86,6 +87,10 @@ class IntegrityError(ServerDistrusted):
 
 class TooSlow(ServerDistrusted):
     """The server keeps a request busy for longer than any sound connection needs."""
+
+
+class CapabilityMissing(ParticipantError):
+    """The run's strategy asks for what this SDK, or who trains here, cannot do."""
 
 
 class Declined(ParticipantError):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 
 from client_sdk.data import Batch
+from client_sdk.drift import CAPABILITIES
 
 
 class Batches:
@@ -42,6 +43,13 @@ class TrainingLoop:
     its weights in whatever way; what they changed by is the update. Weights that the model's owner
     has frozen are not trainable, and do not travel.
 
+    Some strategies correct each gradient, or count steps: the model's optimizer does both, for
+    whoever steps with it. A loop that does not says so by its `capabilities`, and is then spared
+    the rounds of such strategies.
+
+    Attributes:
+        capabilities: what a strategy may ask of it: names of `client_sdk.drift.CAPABILITIES`.
+
     Example:
         >>> class Proximal(TrainingLoop):
         ...     def begin(self, model, weights):
@@ -55,6 +63,8 @@ class TrainingLoop:
         >>> alice.participate((images, labels), rounds=1, loop=Proximal()).rounds
         1
     """
+
+    capabilities: ClassVar[Collection[str]] = tuple(CAPABILITIES)
 
     def begin(self, model: Any, weights: Mapping[str, np.ndarray]) -> None:
         """A round begins.

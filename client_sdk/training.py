@@ -4,33 +4,35 @@ A `Trainer` holds one model for as long as its architecture lasts. Each round it
 
 1. puts the version's weights in place, resets the optimizer and the dropout seeds,
 2. walks the epochs in an order that the seed decides,
-3. hands back what changed.
+3. hands back what changed, and what the strategy asks for beside.
 
 An epoch is trained in slices of some tenths of a second: between them it can be stopped, told of
 and looked at. Where one slice ends and the next begins changes no bit of the result. How a slice
 is trained on each backend is told in `client_sdk.epochs`; a `TrainingLoop` of the user's own takes
-its place.
+its place. What strategies may ask for, and how it enters each step, is told in `client_sdk.drift`.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from importlib.util import find_spec
 from typing import Any, Final
 
 import numpy as np
 
+from client_sdk import drift
 from client_sdk.building import ModelRefused, output_elements
+from client_sdk.corrected import corrected
 from client_sdk.data import Batch, Examples, TrainingDataRefused, Walk, read_for
 from client_sdk.epochs import Epoch, new_epoch
-from client_sdk.errors import ParticipantError
+from client_sdk.errors import CapabilityMissing, ParticipantError
 from client_sdk.loop import Batches, TrainingLoop
 from client_sdk.memory import amount, memory_limit
 from client_sdk.network import SEED_STATE, Network, WeightsRefused
-from client_sdk.wire import FEDERATED, LOCAL
+from client_sdk.wire import FEDERATED, LOCAL, tensors_of
 
 __all__ = [
     "Hyperparameters",
@@ -122,6 +124,9 @@ class TrainingResult:
             where the objective has classes.
         local: new values of the tensors that stay with the participant.
         complete: False where time was up, or a callback ended it, before the last epoch was done.
+        steps: how many steps the optimizer took.
+        reports: what the strategy asks to be told: `steps`, `initial_loss`.
+        own: what to keep for the run's next round, once this result is counted.
     """
 
     deltas: dict[str, np.ndarray]
@@ -129,6 +134,9 @@ class TrainingResult:
     metrics: dict[str, float]
     local: dict[str, np.ndarray]
     complete: bool = True
+    steps: int = 0
+    reports: dict[str, float] = field(default_factory=dict)
+    own: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 class Trainer:
@@ -167,10 +175,15 @@ class Trainer:
         self.loop = loop
         self.callbacks = list(callbacks or [])
         self._memory = memory_limit() if memory is None else memory
-        self._compiled_for: tuple[str, float, int] | None = None
+        self._compiled_for: tuple[Any, ...] | None = None
         self._optimizer: Any = None
         self._epoch: Epoch
-        self._compile("sgd", 0.0)
+        self._compile("sgd", 0.0, drift.NOTHING)
+
+    @property
+    def capabilities(self) -> Collection[str]:
+        """What a strategy may ask for: names of `client_sdk.drift.CAPABILITIES`."""
+        return drift.CAPABILITIES if self.loop is None else self.loop.capabilities
 
     def train(
         self,
@@ -183,6 +196,9 @@ class Trainer:
         check: Callable[[], None] | None = None,
         on_progress: Callable[[float], None] | None = None,
         seconds: float | None = None,
+        requires: drift.Requirements = drift.NOTHING,
+        own: drift.Own | None = None,
+        control: np.ndarray | None = None,
     ) -> TrainingResult:
         """Train from a version's weights on the participant's data.
 
@@ -201,8 +217,12 @@ class Trainer:
             on_progress: the same, told how much of the round is done, from 0 to 1.
             seconds: end after this time, in the middle of an epoch if need be, with what was
                 learned by then; at least one batch is trained.
+            requires: what the strategy asks for; without it training is as it always was.
+            own: what the last result of this run that was counted gave to keep; None at first.
+            control: the control variates of the version, shape (n,); None for zeros.
 
         Raises:
+            CapabilityMissing: the strategy asks for what cannot be done here.
             TrainingDataRefused: no samples, another shape, values not finite, unknown classes.
             HyperparametersRefused: see `Hyperparameters.from_json`.
             WeightsRefused: a tensor is missing or has another shape.
@@ -214,15 +234,31 @@ class Trainer:
         count = len(examples)
         _expect_samples(count)
         self._expect_batches_fit(min(plan.batch_size, count))
+        drift.check(requires, self.capabilities)
         self.network.load(weights)
-        self._compile(plan.optimizer, plan.momentum)
+        self._compile(plan.optimizer, plan.momentum, requires)
+        told = self._told_before(requires, examples)
         self._reset(plan.learning_rate, seed)
+        self._steer(weights, requires, own, control)
         course = _Course(plan, examples, count, np.random.default_rng(seed))
         course.check, course.on_progress = check, on_progress
         course.deadline = math.inf if seconds is None else began + seconds
         metrics = self._walk(course, weights, on_epoch)
-        deltas = self._deltas(weights)
-        return TrainingResult(deltas, course.samples, metrics, self._local(), course.complete)
+        deltas, steps = self._deltas(weights), self._steps(requires)
+        kept: dict[str, np.ndarray] = {}
+        if drift.keeps(requires):
+            delta, rate = drift.joined(deltas), plan.learning_rate
+            kept = drift.advance(requires, own, control, delta, steps=steps, learning_rate=rate)
+        return TrainingResult(
+            deltas=deltas,
+            samples=course.samples,
+            metrics=metrics,
+            local=self._local(),
+            complete=course.complete,
+            steps=steps,
+            reports=drift.reports(requires, steps=steps, **told),
+            own=kept,
+        )
 
     def evaluate(self, weights: Mapping[str, np.ndarray], data: Any) -> dict[str, float]:
         """Loss, and accuracy where the objective has classes, of these weights on labelled data.
@@ -249,14 +285,16 @@ class Trainer:
 
     # --- Before the first round, and when the run's optimizer changes ---
 
-    def _compile(self, optimizer: str, momentum: float) -> None:
+    def _compile(self, optimizer: str, momentum: float, requires: drift.Requirements) -> None:
         """Compile, unless the model is compiled for this optimizer already."""
-        compiled_for = (optimizer, momentum, self.network.generation)
+        corrects = (drift.pulls(requires), drift.shifts(requires))
+        compiled_for = (optimizer, momentum, corrects, self.network.generation)
         # A loop or a callback may have compiled it otherwise.
         ours = self._optimizer is not None and self.model.optimizer is self._optimizer
         if ours and self._compiled_for == compiled_for:
             return
-        self.network.compile(_optimizer(optimizer, momentum))
+        steered = list(self._steered.values())
+        self.network.compile(_optimizer(optimizer, momentum, steered, corrects))
         self.model.optimizer.build(self.model.trainable_variables)
         # Every state of these optimizers starts as one number throughout: zeros, or Adagrad's 0.1.
         self._fresh = [float(state.numpy().flat[0]) for state in self.model.optimizer.variables]
@@ -294,6 +332,50 @@ class Trainer:
         draws = np.random.SeedSequence(seed).generate_state(len(states)) >> 1  # fits in int32
         for state, draw in zip(states, draws, strict=True):
             state.assign(np.array([draw, 0], state.dtype))
+
+    def _told_before(self, requires: drift.Requirements, examples: Examples) -> dict[str, float]:
+        """What is to be told of the weights that the round begins with."""
+        if "report_initial_loss" not in requires:
+            return {}
+        loss = self.network.evaluate(examples)["loss"]
+        _expect_finite_loss({"loss": loss}, 0)
+        return {"initial_loss": loss}
+
+    def _steer(
+        self,
+        weights: Mapping[str, np.ndarray],
+        requires: drift.Requirements,
+        own: drift.Own | None,
+        control: np.ndarray | None,
+    ) -> None:
+        """Say to the optimizer how gradients are corrected in this round."""
+        if not (drift.pulls(requires) or drift.shifts(requires)):
+            return
+        federated = tensors_of(self.weights, FEDERATED)
+        size = sum(spec.size for spec in federated)
+        correction = drift.correction(requires, own, control, size=size)
+        starts = [weights[name] for name in self._steered] if drift.pulls(requires) else []
+        shifts = []
+        if correction.shift is not None:
+            parts = drift.split(correction.shift, federated)
+            shifts = [parts[name] for name in self._steered]
+        self.model.optimizer.steer(correction.pull, starts, shifts)
+
+    @property
+    def _steered(self) -> dict[str, Any]:
+        """The variables whose gradients a strategy may correct: federated, and trained."""
+        trained = {id(variable) for variable in self.model.trainable_variables}
+        return {name: one for name, one in self._with_role(FEDERATED) if id(one) in trained}
+
+    def _steps(self, requires: drift.Requirements) -> int:
+        """How many steps were taken, also by a loop of the user's own."""
+        steps = int(self._optimizer.iterations.numpy())
+        if requires and (self.model.optimizer is not self._optimizer or not steps):
+            raise CapabilityMissing(
+                "Expected a training loop that steps with the optimizer of its model, or that "
+                f"says by its `capabilities` what it cannot do. Received: {steps} such steps"
+            )
+        return steps
 
     def _walk(
         self, course: _Course, weights: Mapping[str, np.ndarray], on_epoch: OnEpoch | None
@@ -483,13 +565,25 @@ def _wants_batches(callback: Any) -> bool:
     return any(getattr(type(callback), name) is not getattr(plain, name) for name in names)
 
 
-def _optimizer(name: str, momentum: float) -> Any:
-    """A Keras optimizer; each round sets its learning rate."""
+def _optimizer(
+    name: str, momentum: float, variables: Sequence[Any], corrects: tuple[bool, bool]
+) -> Any:
+    """A Keras optimizer; each round sets its learning rate.
+
+    Args:
+        name: one of `OPTIMIZERS`.
+        momentum: of those that have one.
+        variables: whose gradients are corrected.
+        corrects: whether they are pulled, and whether they are shifted.
+    """
     import keras
 
     kinds = {kind.lower(): kind for kind in ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad")}
     options = {"momentum": momentum} if name in _MOMENTUM else {}
-    return getattr(keras.optimizers, kinds[name])(learning_rate=1.0, **options)
+    kind = getattr(keras.optimizers, kinds[name])
+    if any(corrects):
+        kind = corrected(kind, variables, pulls=corrects[0], shifts=corrects[1])
+    return kind(learning_rate=1.0, **options)
 
 
 def _expect_samples(count: int) -> None:
