@@ -26,10 +26,17 @@ from django.db.models import (
 from django.db.models.functions import Cast, Coalesce, NullIf
 
 from models_app import selectors as registry
-from models_app.models import Model
-from rounds import attendance, clock, history, preview
+from rounds import attendance, clock, eligibility, history, preview
 from rounds.errors import ParticipantNotFound
-from rounds.models import Assignment, JoinCode, Participant, Round, Run, Update
+from rounds.models import (
+    Assignment,
+    FederatedEvaluation,
+    JoinCode,
+    Participant,
+    Round,
+    Run,
+    Update,
+)
 
 Place = Assignment.State
 _HEAVY = ("architecture", "weights_manifest")  # of a model: megabytes, and no list shows them
@@ -106,6 +113,18 @@ def open_round_ids(participant: Participant) -> list[int]:
 def join_codes() -> QuerySet[JoinCode]:
     """Join codes, newest first."""
     return _light(JoinCode.objects.select_related("created_by"), "model").order_by("-id")
+
+
+def evaluations() -> QuerySet[FederatedEvaluation]:
+    """Federated evaluations, newest first, with how many participants have reported."""
+    reported = Count("reports", filter=Q(reports__reported_at__isnull=False))
+    rows = FederatedEvaluation.objects.select_related("version", "round")
+    return (
+        _light(rows, "version__model")
+        .defer("version__confusion", "version__reason")
+        .annotate(report_count=reported)
+        .order_by("-id")
+    )
 
 
 def run_report(run: Run) -> list[dict[str, Any]]:
@@ -408,22 +427,34 @@ def runs_with_rounds() -> QuerySet[Run]:
     return runs().prefetch_related(Prefetch("rounds", queryset=active, to_attr="active"))
 
 
-def facts_for_preview(model: Model) -> preview.Facts:
-    """What a preview of a run of this model has to know, by three queries."""
+def facts_for_preview(run: Run) -> preview.Facts:
+    """What a preview of a run has to know, by three queries; four if its strategy asks for more.
+
+    Args:
+        run: Whose rules hold together; it need not be saved.
+    """
+    model = run.model
     served = model.served
-    enrolled = Participant.objects.filter(
-        Q(model=None) | Q(model=model), state=Participant.State.ACTIVE
-    )
     busy = model.runs.filter(state__in=(Run.State.RUNNING, Run.State.PAUSED)).first()
     return preview.Facts(
         version=served.number if served else None,
-        enrolled=enrolled.count(),
+        enrolled=eligibility.eligible(run).count(),
+        unable=_unable(run),
         weights_bytes=served.weights_bytes if served else 0,
         fixed_bytes=served.fixed_bytes if served else 0,
         evaluation_samples=model.evaluation_samples,
         metrics=history.numbers(served.metrics) if served else {},
         busy=f"{busy.name} (run {busy.pk})" if busy else "",
     )
+
+
+def _unable(run: Run) -> list[str]:
+    """Names of who may train a run's model and cannot do what its strategy asks, in order."""
+    if not eligibility.requirements(run):
+        return []
+    able = eligibility.eligible(run).values("pk")
+    others = eligibility.enrolled(run.model_id).exclude(pk__in=able)
+    return list(others.order_by("name").values_list("name", flat=True))
 
 
 def active_round_ids(run_id: int) -> list[int]:

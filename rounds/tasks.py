@@ -7,8 +7,8 @@ from django.conf import settings
 from kombu.exceptions import OperationalError
 
 from models_app import blobs
-from rounds import enrolment, lifecycle, selectors, tidying
-from rounds.models import Participant
+from rounds import enrolment, federated_evaluation, lifecycle, selectors, tidying
+from rounds.models import FederatedEvaluation, Participant
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +44,12 @@ def advance(run_id: int) -> None:
 
 
 @shared_task
+def step_evaluation(evaluation_id: int) -> None:
+    """End an evaluation that an operator asked for, if it is to end."""
+    federated_evaluation.step(evaluation_id)
+
+
+@shared_task
 def sweep() -> None:
     """The beat: look after whatever is due, however its message was lost."""
     rounds, runs = lifecycle.due()
@@ -51,6 +57,8 @@ def sweep() -> None:
         advance.apply_async((run_id,), expires=10)
     for round_id in rounds:
         step.apply_async((round_id,), expires=10)
+    for evaluation_id in federated_evaluation.due():
+        step_evaluation.apply_async((evaluation_id,), expires=10)
 
 
 @shared_task
@@ -68,6 +76,17 @@ def ring(round_id: int) -> None:
         step.delay_on_commit(round_id)
     except OperationalError as error:
         logger.warning("Round %d waits for the beat: %s", round_id, error)
+
+
+def ring_evaluation(evaluation: FederatedEvaluation) -> None:
+    """Ask for the end of an evaluation, which a report may have been the last of, after commit."""
+    if evaluation.round_id is not None:
+        ring(evaluation.round_id)
+        return
+    try:
+        step_evaluation.delay_on_commit(evaluation.pk)
+    except OperationalError as error:
+        logger.warning("Evaluation %d waits for the beat: %s", evaluation.pk, error)
 
 
 def ring_run(run_id: int) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from models_app.models import ModelVersion
 from rounds import clock
 from rounds.lifecycle import Wait
-from rounds.models import Assignment, Round
+from rounds.models import Assignment, EvaluationReport, Round
 
 SERVER_VERSION = version_of("fedserver")
 
@@ -51,10 +51,32 @@ def version(one: ModelVersion) -> dict[str, Any]:
     return {"number": one.number, "weights": weights, "fixed": fixed}
 
 
-def answer(told: Assignment | Wait) -> dict[str, Any]:
+def evaluation(place: EvaluationReport) -> dict[str, Any]:
+    """An evaluation with all that a participant needs to take part in it.
+
+    Nothing is shown of fewer than `minimum` reports.
+    """
+    asked = place.evaluation
+    model = asked.version.model
+    left = (asked.deadline - clock.now()).total_seconds()
+    return {
+        "id": asked.pk,
+        "model": model.slug,
+        "architecture_digest": model.architecture_digest,
+        "version": version(asked.version),
+        "goal": asked.goal,
+        "minimum": asked.minimum,
+        "deadline": asked.deadline.isoformat(),
+        "seconds_left": max(0.0, left),
+    }
+
+
+def answer(told: Assignment | EvaluationReport | Wait) -> dict[str, Any]:
     """What a check-in is answered: what to do, or when to come back."""
     if isinstance(told, Assignment):
         return {"action": "train", "assignment": assignment(told)}
+    if isinstance(told, EvaluationReport):
+        return {"action": "evaluate", "evaluation": evaluation(told)}
     return {
         "action": "wait",
         "reason": told.reason,

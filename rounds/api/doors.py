@@ -28,7 +28,7 @@ from journal.hub import Hub
 from journal.wish import Wish
 from models_app import blobs
 from models_app.errors import FedserverError
-from rounds import enrolment, handshake, intake, lifecycle, selectors, tasks
+from rounds import capabilities, enrolment, handshake, intake, lifecycle, selectors, tasks
 from rounds.api import documents, problems
 from rounds.errors import (
     BlobNotFound,
@@ -222,15 +222,15 @@ async def check_in(exchange: Exchange) -> None:
     """`POST /api/v1/check-in`: what to do, at once or as soon as there is something."""
     # The token first: nobody is heard who has not shown one.
     participant = await row(enrolment.authenticate, exchange.token)
-    wait, models, sdk = _parse_check_in(await _json_body(exchange, CHECK_IN_BYTES))
+    wait, models, sdk, evaluates = _parse_check_in(await _json_body(exchange, CHECK_IN_BYTES))
     if sdk and sdk != participant.sdk:
         await row(enrolment.note_sdk, participant, sdk)  # first, so that operators see what it is
     handshake.check(sdk or participant.sdk)
 
     def ask() -> dict[str, Any]:
         # Again each time: whoever was suspended while waiting must not be invited.
-        told = lifecycle.check_in(enrolment.authenticate(exchange.token), models)
-        return documents.answer(told)
+        participant = enrolment.authenticate(exchange.token)
+        return documents.answer(lifecycle.check_in(participant, models, evaluates=evaluates))
 
     if not wait:
         await exchange.json(200, await row(ask))
@@ -263,7 +263,7 @@ def _news_for(participant: Participant) -> tuple[Wish, Wish]:
     own = {"assignment.invited", "participant.suspended", "participant.revoked"}
     return (
         Wish((("participant", participant.pk),), frozenset(own)),
-        Wish(kinds=frozenset({"round.opened"})),
+        Wish(kinds=frozenset({"round.opened", "evaluation.opened"})),
     )
 
 
@@ -289,8 +289,8 @@ async def _json_body(exchange: Exchange, limit: int) -> dict[str, Any]:
 
 def _parse_check_in(
     document: dict[str, Any],
-) -> tuple[float, list[str] | None, dict[str, Any] | None]:
-    known = {"wait", "models", "sdk"}
+) -> tuple[float, list[str] | None, dict[str, Any] | None, bool]:
+    known = {"wait", "models", "sdk", "evaluates"}
     if unknown := sorted(document.keys() - known):
         raise RulesInvalid(f"Expected {sorted(known)}. Received: {unknown}", field=unknown[0])
     wait, models, sdk = document.get("wait", 0), document.get("models"), document.get("sdk")
@@ -305,9 +305,15 @@ def _parse_check_in(
         )
     if sdk is not None and not _are_versions(sdk):
         raise RulesInvalid(
-            f"Expected at most 20 versions by name. Received: {sdk!r:.60}", field="sdk"
+            "Expected at most 20 versions by name, and `capabilities` as a list of names. "
+            f"Received: {sdk!r:.60}",
+            field="sdk",
         )
-    return float(wait), models, sdk
+    evaluates = document.get("evaluates", False)
+    if not isinstance(evaluates, bool):
+        detail = f"Expected true or false. Received: {evaluates!r:.60}"
+        raise RulesInvalid(detail, field="evaluates")
+    return float(wait), models, sdk, evaluates
 
 
 def _are_versions(sdk: Any) -> bool:
@@ -315,7 +321,12 @@ def _are_versions(sdk: Any) -> bool:
         isinstance(sdk, dict)
         and len(sdk) <= 20
         and all(_is_plain(name) for name in sdk)
-        and all(_is_plain(value) or _is_small(value) for value in sdk.values())
+        and all(
+            capabilities.are_names(value)
+            if name == "capabilities"
+            else _is_plain(value) or _is_small(value)
+            for name, value in sdk.items()
+        )
     )
 
 

@@ -43,7 +43,9 @@ PAUSE = 0.05  # seconds in which more news may join what is sent next
 MOST = 500  # that one look looks at
 AT_ONCE = 4  # sockets of one participant in a process: a lost one, and the one that replaces it
 
-ROUNDS = frozenset({"round.opened", "round.published", "round.failed", "round.cancelled"})
+ROUNDS = frozenset(
+    {"round.opened", "round.published", "round.failed", "round.cancelled", "evaluation.opened"}
+)
 # What befalls a participant, and how its sockets are closed then.
 ENDINGS = {
     "participant.suspended": (FORBIDDEN, ParticipantSuspended.code),

@@ -3,7 +3,7 @@
 from django.urls import path
 from rest_framework.routers import SimpleRouter
 
-from rounds.api import operator_views
+from rounds.api import evaluations, operator_views
 from rounds.api import participant_views as participant
 
 router = SimpleRouter(trailing_slash=False)
@@ -12,6 +12,10 @@ router.register("rounds", operator_views.RoundViewSet)
 router.register(r"rounds/(?P<round_id>[0-9]{1,18})/assignments", operator_views.AssignmentViewSet)
 router.register("participants", operator_views.ParticipantViewSet)
 router.register("join-codes", operator_views.JoinCodeViewSet)
+router.register(
+    r"models/(?P<model_slug>[-a-zA-Z0-9_]+)/versions/(?P<number>[0-9]+|published)/evaluations",
+    evaluations.EvaluationViewSet,
+)
 router.register("events", operator_views.EventViewSet)
 
 urlpatterns = [
@@ -22,6 +26,12 @@ urlpatterns = [
     path("assignments/<int:pk>", participant.AssignmentView.as_view(), name="assignment"),
     path("assignments/<int:pk>/progress", participant.ProgressView.as_view(), name="progress"),
     path("assignments/<int:pk>/failure", participant.FailureView.as_view(), name="failure"),
+    path("evaluations/<int:pk>/report", evaluations.ReportView.as_view(), name="evaluation-report"),
+    path(
+        "evaluations/<int:pk>/failure",
+        evaluations.FailureView.as_view(),
+        name="evaluation-failure",
+    ),
     path("participants/me", participant.MeView.as_view(), name="me"),
     path("participants/me/rotate", participant.RotateView.as_view(), name="rotate"),
     *router.urls,
