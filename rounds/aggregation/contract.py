@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-State = Mapping[str, NDArray[np.generic]]
+State = Mapping[str, NDArray[Any]]
 """What a strategy remembers from one version to the next, as named arrays; never changed."""
 
 NO_STATE: State = MappingProxyType({})
@@ -44,9 +44,7 @@ class OptionError(ValueError):
         self.detail = detail
 
 
-def number(
-    default: float, about: str, *, least: float, most: float, above: bool = False
-) -> Any:
+def number(default: float, about: str, *, least: float, most: float, above: bool = False) -> Any:
     """A field that is an option of a strategy: a number, checked when the strategy is made.
 
     Args:
@@ -168,7 +166,7 @@ class Strategy:
     def check(self, setting: Setting) -> None:
         """Refuses a run that this strategy could not serve, before it exists.
 
-        Whether a run is asynchronous is no concern of it: `aggregation.check` has that rule.
+        That `asynchronous` fits the run is seen to for all strategies by one rule of runs.
 
         Raises:
             OptionError: with the field at fault (`quorum`, `hyperparameters.optimizer`, …) and
@@ -204,30 +202,6 @@ class Strategy:
                 is not finite.
         """
         raise NotImplementedError
-
-
-def check(strategy: Strategy, setting: Setting) -> None:
-    """Refuses a run that the strategy could not serve, before it exists.
-
-    Updates of different age are for strategies that weigh age, and these for runs that have them:
-    the one rule that holds for all strategies. The others are each strategy's own `check`.
-
-    Raises:
-        OptionError: with the field at fault and the sentence that says why.
-    """
-    if setting.asynchronous and not strategy.asynchronous:
-        raise OptionError(
-            "kind",
-            f"Expected a synchronous run: {strategy.title} takes all updates to be trained from "
-            "one version, which in an asynchronous run they are not. Received: 'asynchronous'",
-        )
-    if strategy.asynchronous and not setting.asynchronous:
-        raise OptionError(
-            "kind",
-            f"Expected an asynchronous run: {strategy.title} weighs updates by their age, and in "
-            "a synchronous run all are of one age. Received: 'synchronous'",
-        )
-    strategy.check(setting)
 
 
 def _expect_in_range(

@@ -24,6 +24,7 @@ from rounds.aggregation.contract import (
     State,
     Strategy,
     in_order,
+    told,
 )
 
 
@@ -65,12 +66,4 @@ class FedAvg(Strategy):
         samples = [one.samples for one in ordered]
         updates = [one.values for one in ordered]
         delta, norm = walk.weighted_mean(updates, samples, out=out, threads=self.threads)
-        return Result(
-            state=state,
-            delta=delta,
-            diagnostics={
-                "participants": float(len(ordered)),
-                "samples": float(sum(samples)),
-                "delta_norm": norm,
-            },
-        )
+        return Result(state=state, delta=delta, diagnostics=told(ordered, norm))
