@@ -26,6 +26,7 @@ from rounds.aggregation.contract import (
     State,
     Strategy,
     in_order,
+    told,
 )
 
 
@@ -75,12 +76,4 @@ class Median(Strategy):
             out=out,
             threads=self.threads,
         )
-        return Result(
-            state=state,
-            delta=delta,
-            diagnostics={
-                "participants": float(count),
-                "samples": float(sum(one.samples for one in ordered)),
-                "delta_norm": norm,
-            },
-        )
+        return Result(state=state, delta=delta, diagnostics=told(ordered, norm))

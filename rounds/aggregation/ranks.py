@@ -18,18 +18,14 @@ from numpy.typing import NDArray
 from rounds.aggregation.walk import (
     BLOCK,
     COLUMNS,
+    TILE,
     block_of,
     norm_of,
     output_like,
     over_blocks,
+    strip_of,
     sum_of_squares,
 )
-
-TILE = 128
-"""Columns that are sorted at once: of fifty updates 25 KiB, which the first-level cache holds."""
-
-STRIP = 1 << 18
-"""Bytes read from all updates in long runs, before their tiles are sorted out of the cache."""
 
 
 def middle_mean(
@@ -61,6 +57,35 @@ def middle_mean(
     return means, norm_of(squares)
 
 
+def mean_around_median(
+    rows: Sequence[NDArray[np.float32]],
+    keep: int,
+    *,
+    out: NDArray[np.float32] | None = None,
+    threads: int | None = None,
+) -> tuple[NDArray[np.float32], float]:
+    """Takes the mean of the values of each column that are closest to its median.
+
+    Args:
+        rows: arrays or memory maps of shape (n,), contiguous float32; only read.
+        keep: how many values each mean is of, from 1 to the number of rows.
+        out: where the means go, shape (n,), contiguous float32; a new array without it.
+        threads: how many threads fold; one per processor by default.
+
+    Returns:
+        The means, summed in float64, shape (n,), float32, and their L2 norm. The median of an
+        even count is the lower of both middle values, and of two values equally far from it the
+        lower one counts as the closer.
+
+    Raises:
+        ValueError: a value of any row is NaN or infinite, or `out` does not fit.
+    """
+    means, squares = output_like(rows[0], out)
+    network = np.array(_pairwise(len(rows)), np.intp).reshape(-1, 2)
+    over_blocks(_mean_around_median, rows, network, keep, means, squares, threads=threads)
+    return means, norm_of(squares)
+
+
 @lru_cache(maxsize=64)
 def _network(count: int, low: int, high: int) -> NDArray[np.intp]:
     """Finds comparisons after which the ranks `low` to `high` - 1 are in their rows.
@@ -86,6 +111,7 @@ def _network(count: int, low: int, high: int) -> NDArray[np.intp]:
     return np.array(needed[::-1], np.intp).reshape(-1, 2)
 
 
+@lru_cache(maxsize=64)
 def _pairwise(count: int) -> list[tuple[int, int]]:
     """Lists the comparisons of the pairwise sorting network, in order.
 
@@ -124,7 +150,7 @@ def _middle_mean(
     squares: Any,
 ) -> None:
     tile, sums, columns = _room(len(addresses)), np.empty(TILE), np.empty(COLUMNS)
-    strip = _strip(len(addresses))
+    strip = strip_of(len(addresses))
     for block in range(start, stop, BLOCK):
         end = min(block + BLOCK, stop)
         strange = 0.0
@@ -144,9 +170,37 @@ def _middle_mean(
 
 
 @njit(nogil=True, cache=True)
-def _strip(count: int) -> int:
-    """Columns in a strip: whole tiles, at least one."""
-    return max(1, STRIP // (4 * TILE * count)) * TILE
+def _mean_around_median(
+    addresses: Any, start: int, stop: int, network: Any, keep: int, means: Any, squares: Any
+) -> None:
+    count = len(addresses)
+    tile, sums, columns = _room(count), np.empty(TILE), np.empty(COLUMNS)
+    strip, middles = strip_of(count), np.empty(TILE)
+    for block in range(start, stop, BLOCK):
+        end = min(block + BLOCK, stop)
+        strange = 0.0
+        for run in range(block, end, strip):
+            strange += _read(addresses, run, min(strip, end - run))
+            for first in range(run, min(run + strip, end), TILE):
+                length = min(TILE, end - first)
+                _sort(addresses, first, length, network, tile)
+                middles[:] = tile[(count - 1) // 2]
+                # The closest values are neighbours in order. Their lowest goes for the next one
+                # above them where that is closer; who stays takes its place, so that the last
+                # rows are those that are kept.
+                for row in range(count - keep):
+                    lowest, above = tile[row], tile[row + keep]
+                    for i in range(TILE):
+                        closer = above[i] - middles[i] < middles[i] - lowest[i]
+                        above[i] = above[i] if closer else lowest[i]
+                sums[:] = 0.0
+                for row in range(count - keep, count):
+                    line = tile[row]
+                    for i in range(TILE):
+                        sums[i] += line[i]
+                for i in range(length):
+                    means[first + i] = sums[i] / keep
+        squares[block // BLOCK] = sum_of_squares(means[block:end], columns) + strange
 
 
 @njit(nogil=True, cache=True)

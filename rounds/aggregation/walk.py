@@ -12,7 +12,7 @@ own parallel layers they survive the fork of a worker. Importing this module loa
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -30,6 +30,12 @@ LANES = 5
 
 COLUMNS = 1_024
 """Running sums of squares within a block, in a power of two; 8 KiB."""
+
+TILE = 128
+"""Weights in the least part of a block: of fifty updates 25 KiB, a first-level cache's worth."""
+
+STRIP = 1 << 18
+"""Bytes that are read from all updates in long runs, to be met again in the second-level cache."""
 
 
 def weighted_mean(
@@ -104,6 +110,7 @@ def over_blocks(
     rows: Sequence[NDArray[np.float32]],
     *args: Any,
     threads: int | None = None,
+    step: int | None = None,
 ) -> None:
     """Runs a kernel over all blocks of the rows, on several threads.
 
@@ -114,10 +121,14 @@ def over_blocks(
         rows: arrays or memory maps of one shape (n,), contiguous float32.
         args: what else the kernel needs: its weights, its outputs.
         threads: how many threads; one per processor by default.
+        step: the length of a span, of whole blocks, for kernels whose sums are made by span; by
+            default a few spans for each thread, so that a slowed thread delays nobody.
     """
     addresses = np.array([row.__array_interface__["data"][0] for row in rows], np.intp)
     threads = threads or _processors()
-    spans = list(_spans(rows[0].size, threads))
+    step = step or BLOCK * max(1, -(-rows[0].size // BLOCK) // (4 * threads))
+    starts = range(0, rows[0].size, step)
+    spans = [(start, min(start + step, rows[0].size)) for start in starts]
     if len(spans) <= 1 or threads == 1:
         for start, stop in spans:
             kernel(addresses, start, stop, *args)
@@ -125,14 +136,6 @@ def over_blocks(
     with ThreadPoolExecutor(min(threads, len(spans))) as pool:
         for call in [pool.submit(kernel, addresses, *span, *args) for span in spans]:
             call.result()
-
-
-def _spans(length: int, threads: int) -> Iterator[tuple[int, int]]:
-    """Whole blocks, a few spans for each thread, so that a slowed thread delays nobody."""
-    blocks = -(-length // BLOCK)
-    step = BLOCK * max(1, blocks // (4 * threads))
-    for start in range(0, length, step):
-        yield start, min(start + step, length)
 
 
 def _processors() -> int:
@@ -162,6 +165,19 @@ def block_of(address: int, start: int, length: int) -> Any:
     version serves them all.
     """
     return carray(_pointer(address + 4 * start), (length,), np.float32)
+
+
+@njit(nogil=True, cache=True)
+def strip_of(count: int) -> int:
+    """Weights of so many rows that are `STRIP` bytes: a power of two of tiles, at least one.
+
+    For kernels that look at each value more than once: a block of every row is more than a cache
+    holds, and runs much shorter than a page are more than the prefetcher follows.
+    """
+    weights = TILE
+    while weights < BLOCK and 8 * weights * count <= STRIP:
+        weights *= 2
+    return weights
 
 
 # "contract" lets a processor multiply and add in one rounding where it can. Here that changes no

@@ -44,12 +44,19 @@ def same(one: Result, other: Result) -> bool:
         one.delta.tobytes() == other.delta.tobytes()
         and one.diagnostics == other.diagnostics
         and one.state.keys() == other.state.keys()
+        and one.shares == other.shares
         and all(one.state[key].tobytes() == other.state[key].tobytes() for key in one.state)
     )
 
 
 class StrategyContract:
-    """Inherit, say how the strategy is made, and pass."""
+    """Inherit, say how the strategy is made, and pass.
+
+    Attributes:
+        least: fewest contributions that the strategy folds.
+    """
+
+    least: int = 1
 
     def strategy(self, *, threads: int | None = None) -> Strategy:
         raise NotImplementedError
@@ -62,14 +69,17 @@ class StrategyContract:
 
     @pytest.mark.parametrize("size", SIZES)
     def test_one_participant_returns_its_own_update(self, size: int) -> None:
+        """Or as few as the strategy takes, who all send the same."""
         (alice,) = cohort(size, count=1)
-        assert self.fold([alice]).delta.tobytes() == alice.values.tobytes()
+        alike = [Contribution(alice.values, alice.samples, key) for key in range(self.least)]
+        assert self.fold(alike).delta.tobytes() == alice.values.tobytes()
 
     @pytest.mark.parametrize("size", SIZES)
     @pytest.mark.parametrize("constant", [0.1, -3.5e-30, 7.7e30])
     def test_constant_updates_give_the_constant(self, size: int, constant: float) -> None:
         values = np.full(size, constant, np.float32)
-        given = [Contribution(values, samples, key) for key, samples in enumerate([3, 1, 10**9])]
+        counts = [3, 1, 10**9, *[5] * (self.least - 3)]
+        given = [Contribution(values, samples, key) for key, samples in enumerate(counts)]
         assert self.fold(given).delta.tobytes() == values.tobytes()
 
     @pytest.mark.parametrize("size", SIZES)
@@ -159,13 +169,15 @@ class StrategyContract:
 
     @pytest.mark.parametrize("poison", [math.nan, math.inf, -math.inf])
     def test_a_result_that_is_not_finite_is_an_error(self, poison: float) -> None:
-        alice, bob = cohort(BLOCK + 1, count=2)
+        alice, bob, *others = cohort(BLOCK + 1, count=max(2, self.least))
         bob.values[-1] = poison
         with pytest.raises(ValueError, match="finite"):
-            self.fold([alice, bob])
+            self.fold([alice, bob, *others])
 
     def test_the_diagnostics_say_who_took_part_and_how_far_it_went(self) -> None:
         alice, bob = update([3.0, 4.0], samples=2, key=1), update([3.0, 4.0], samples=5, key=2)
-        diagnostics = self.fold([alice, bob]).diagnostics
-        expected = {"participants": 2.0, "samples": 7.0, "delta_norm": 5.0}
+        others = [update([3.0, 4.0], samples=0, key=key) for key in range(3, self.least + 1)]
+        diagnostics = self.fold([alice, bob, *others]).diagnostics
+        participants = float(max(2, self.least))
+        expected = {"participants": participants, "samples": 7.0, "delta_norm": 5.0}
         assert expected.items() <= diagnostics.items()

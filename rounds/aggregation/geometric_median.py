@@ -1,0 +1,133 @@
+"""The geometric median by the smoothed Weiszfeld algorithm (RFA).
+
+Pillutla, Kakade and Harchaoui 2022, *Robust Aggregation for Federated Learning*, arXiv 1912.13445,
+algorithm 2: with α_k = n_k / Σ n_k the share of participant k's samples, it minimises
+
+    g(v) = Σ α_k ‖v - Δ_k‖
+
+by v⁰ = Σ α_k Δ_k and, until g hardly falls any more,
+
+    β_k = α_k / max(ν, ‖vᵗ - Δ_k‖)        vᵗ⁺¹ = Σ β_k Δ_k / Σ β_k
+
+Below the smoothing ν distances count as ‖·‖² / 2ν + ν / 2, so that a step never divides by zero.
+It withstands attackers as long as they have less than half of all *samples*, and unlike the other
+robust means of this package it believes what participants say of these, as the paper does.
+
+Each step is one pass over the updates. Distances are sums of squared differences in float64.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rounds.aggregation.contract import (
+    ANY_SETTING,
+    Contribution,
+    Result,
+    Setting,
+    State,
+    Strategy,
+    in_order,
+    number,
+    told,
+    whole,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class GeometricMedian(Strategy):
+    """The point with the least distance from all updates, weighted by samples.
+
+    Args:
+        smoothing: distances below it are taken for smaller ones, ν; an L2 norm.
+        iterations: most steps that are taken.
+        tolerance: the steps end with one by which the objective falls by less than this share.
+        threads: how many threads fold; one per processor by default. The result is the same.
+
+    Example:
+        >>> rows = np.array([[0], [0], [900]], np.float32)
+        >>> updates = [Contribution(row, samples=100, key=key) for key, row in enumerate(rows)]
+        >>> bool(abs(GeometricMedian().apply({}, updates).delta[0]) < 1e-3)
+        True
+    """
+
+    title: ClassVar[str] = "Geometric median"
+    about: ClassVar[str] = (
+        "The point nearest to all updates, by samples (RFA): holds while attackers have less than "
+        "half of the samples, and bends to their number instead of leaving anyone out."
+    )
+    paper: ClassVar[str] = (
+        "Pillutla et al. 2022, Robust Aggregation for Federated Learning, arXiv 1912.13445"
+    )
+    family: ClassVar[str] = "robust"
+
+    smoothing: float = number(
+        1e-6,
+        "An update closer to the median than this L2 norm is taken to be this far away (ν, above "
+        "0): keeps steps finite.",
+        least=0.0,
+        most=1e6,
+        above=True,
+    )
+    iterations: int = whole(
+        100, "Most steps towards the median, each a pass over all updates.", least=1, most=10_000
+    )
+    tolerance: float = number(
+        1e-6,
+        "Steps end when the mean distance from the updates falls by less than this share of it "
+        "(0 to 1).",
+        least=0.0,
+        most=1.0,
+    )
+    threads: int | None = None
+
+    def apply(
+        self,
+        state: State,
+        contributions: Sequence[Contribution],
+        *,
+        setting: Setting = ANY_SETTING,
+        out: NDArray[np.float32] | None = None,
+    ) -> Result:
+        # Not at the top: compiling and loading kernels is for those who fold.
+        from rounds.aggregation import distances
+
+        ordered = in_order(contributions)
+        updates = [one.values for one in ordered]
+        samples = np.array([one.samples for one in ordered], np.float64)
+        alphas = weights = samples / samples.sum()
+        delta, norm, apart = distances.from_mean(updates, weights, out=out, threads=self.threads)
+        objective = self._objective(alphas, apart)
+        steps, fall = 0, 0.0
+        while steps < self.iterations:
+            betas = alphas / np.maximum(self.smoothing, apart)
+            weights = betas / betas.sum()
+            delta, norm, apart = distances.from_mean(
+                updates, weights, out=delta, threads=self.threads
+            )
+            steps, before, objective = steps + 1, objective, self._objective(alphas, apart)
+            fall = (before - objective) / before
+            if fall <= self.tolerance:
+                break
+        return Result(
+            state=state,
+            delta=delta,
+            diagnostics=told(
+                ordered,
+                norm,
+                iterations=float(steps),
+                converged=float(fall <= self.tolerance),
+                change=fall,
+                objective=objective,
+            ),
+            shares={one.key: float(share) for one, share in zip(ordered, weights, strict=True)},
+        )
+
+    def _objective(self, alphas: NDArray[np.float64], apart: NDArray[np.float64]) -> float:
+        """Computes g of algorithm 2: the mean distance, smoothed where it is below ν."""
+        nu = self.smoothing
+        smoothed = np.where(apart <= nu, apart * (apart / (2 * nu)) + nu / 2, apart)
+        return float(alphas @ smoothed)
