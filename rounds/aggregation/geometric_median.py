@@ -7,9 +7,9 @@ algorithm 2: with α_k = n_k / Σ n_k the share of participant k's samples, it m
 
 by v⁰ = Σ α_k Δ_k and, until g hardly falls any more,
 
-    β_k = α_k / max(ν, ‖vᵗ - Δ_k‖)        vᵗ⁺¹ = Σ β_k Δ_k / Σ β_k
+    β_k = α_k / max(nu, ‖vᵗ - Δ_k‖)        vᵗ⁺¹ = Σ β_k Δ_k / Σ β_k
 
-Below the smoothing ν distances count as ‖·‖² / 2ν + ν / 2, so that a step never divides by zero.
+Below the smoothing nu distances count as ‖·‖² / 2nu + nu / 2, so that a step never divides by zero.
 It withstands attackers as long as they have less than half of all *samples*, and unlike the other
 robust means of this package it believes what participants say of these, as the paper does.
 
@@ -42,7 +42,7 @@ class GeometricMedian(Strategy):
     """The point with the least distance from all updates, weighted by samples.
 
     Args:
-        smoothing: distances below it are taken for smaller ones, ν; an L2 norm.
+        smoothing: an update closer than this L2 norm is weighed as if it were this far away, nu.
         iterations: most steps that are taken.
         tolerance: the steps end with one by which the objective falls by less than this share.
         threads: how many threads fold; one per processor by default. The result is the same.
@@ -66,7 +66,7 @@ class GeometricMedian(Strategy):
 
     smoothing: float = number(
         1e-6,
-        "An update closer to the median than this L2 norm is taken to be this far away (ν, above "
+        "An update closer to the median than this L2 norm is taken to be this far away (nu, above "
         "0): keeps steps finite.",
         least=0.0,
         most=1e6,
@@ -127,7 +127,7 @@ class GeometricMedian(Strategy):
         )
 
     def _objective(self, alphas: NDArray[np.float64], apart: NDArray[np.float64]) -> float:
-        """Computes g of algorithm 2: the mean distance, smoothed where it is below ν."""
+        """Computes g of algorithm 2: the mean distance, smoothed where it is below nu."""
         nu = self.smoothing
         smoothed = np.where(apart <= nu, apart * (apart / (2 * nu)) + nu / 2, apart)
         return float(alphas @ smoothed)
