@@ -31,6 +31,7 @@ from benchmarks.learning.experiments import Job
 
 ROOT = Path(__file__).parent.parent.parent
 COSTS = ("wall_seconds", "cpu_seconds", "bytes", "phase")  # of a round: no part of a curve
+KEPT = ("round", "accuracy")
 PATIENCE = 60  # seconds that a stopped simulation has for storing where it is
 
 
@@ -86,10 +87,15 @@ def result(job: Job, document: dict[str, Any]) -> stored.Result:
 
 
 def columns(curve: list[dict[str, Any]]) -> dict[str, list[Any]]:
-    """Rows as columns, rounded to what a picture can show, without columns that say nothing."""
+    """Rows as columns, rounded to what a picture can show, without columns that tell nothing."""
     names = [name for name in dict.fromkeys(chain.from_iterable(curve)) if name not in COSTS]
     found = {name: [_rounded(row.get(name)) for row in curve] for name in names}
-    return {name: values for name, values in found.items() if any(values)}
+    return {name: values for name, values in found.items() if name in KEPT or _tells(values)}
+
+
+def _tells(values: list[Any]) -> bool:
+    """Whether a column changes from round to round."""
+    return len(set(values[1:])) > 1
 
 
 def _rounded(value: Any) -> Any:
