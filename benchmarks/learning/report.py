@@ -13,6 +13,7 @@ import re
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.learning import experiments, pictures, stored
 from benchmarks.learning.experiments import ATTACKS, ROBUST, SKEWED, Cell
@@ -103,10 +104,9 @@ def draw_mcmahan() -> None:
 
 
 def plain() -> str:
-    path = stored.FOLDER / "plain.json"
-    if not path.is_file():
+    found = _file("plain.json")
+    if found is None:
         return MISSING
-    found = json.loads(path.read_text())
     return table(
         ("CNN, ten participants, 3,000 steps", "processor s a round", "of the simulator"),
         [
@@ -240,6 +240,53 @@ def draw_fedbuff() -> None:
     pictures.draw(PICTURES / "fedbuff.svg", [panel], columns=1)
 
 
+# --- Exactness and speed ------------------------------------------------------------------------
+
+
+def exactness() -> str:
+    found = _file("exactness.json")
+    if found is None:
+        return MISSING
+    rows = [
+        (
+            row["strategy"],
+            row["reference"],
+            row["updates"],
+            row["weights"],
+            f"{row['relative_error']:.1e}",
+            row["note"],
+        )
+        for row in found["rows"]
+    ]
+    head = ("strategy", "beside", "updates", "weights", "largest relative difference", "")
+    return table(head, rows)
+
+
+def speed() -> str:
+    found = _file("speed.json")
+    if found is None:
+        return MISSING
+    rows = [
+        (
+            row["strategy"],
+            row["updates"],
+            row["weights"],
+            f"{row['seconds']:.2f}",
+            f"{row['flower_seconds']:.2f}",
+            f"{row['times']:.1f}",
+            f"{row['extra_memory_mb']:.0f}",
+        )
+        for row in found["rows"]
+    ]
+    head = ("strategy", "updates", "weights", "s", "Flower, s", "times as fast", "extra memory, MB")
+    return table(head, rows)
+
+
+def _file(name: str) -> Any:
+    path = stored.FOLDER / name
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
 # --- Where from ---------------------------------------------------------------------------------
 
 
@@ -273,6 +320,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "robustness": robustness,
     "skew": skew,
     "fedbuff": fedbuff,
+    "exactness": exactness,
+    "speed": speed,
     "provenance": provenance,
     "commands": commands,
 }
