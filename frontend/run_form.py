@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from django import forms
 
+from frontend import strategies
 from models_app import selectors as registry
 from rounds import aggregation, rules
 from rounds.amounts import units
@@ -90,19 +91,21 @@ STEPS = (
         "model",
         "Model",
         "What is trained. Every round starts from the version that the model serves then.",
-        ("model", "name", "rounds_planned", "until_metric", "until_value"),
+        ("model", "name", "rounds_planned"),
     ),
     Step(
         "strategy",
         "Strategy",
         "How the participants' updates become the next version.",
-        ("strategy", "seed"),
+        ("kind", "strategy", "seed"),
     ),
     Step(
         "cohort",
         "Who trains",
         "Whom a round waits for, and how long.",
         (
+            "concurrency",
+            "buffer_size",
             "selection",
             "cohort_goal",
             "cohort_min",
@@ -124,19 +127,64 @@ STEPS = (
         ("target", "quorum", "training_seconds", "quarantine_factor"),
     ),
     Step(
-        "safety",
-        "Safety",
-        "When a new version is not served, and what happens after a failed round.",
-        ("gate_metric", "gate_tolerance", "retries", "retry_seconds"),
+        "measuring",
+        "Measuring",
+        "How good a new version is, and when it is not served.",
+        (
+            "gate_metric",
+            "gate_tolerance",
+            "evaluators",
+            "evaluators_min",
+            "evaluation_seconds",
+        ),
+    ),
+    Step(
+        "ending",
+        "Ending",
+        "When the run ends before its last round, and what happens after a failed one.",
+        (
+            "until_metric",
+            "until_value",
+            "best_metric",
+            "patience",
+            "patience_delta",
+            "keep_best",
+            "retries",
+            "retry_seconds",
+        ),
     ),
 )
 _OPTIMIZERS = [(name, name) for name in rules.OPTIMIZERS]
-# Shown only where they count: a field, and the choices for which it does.
-WHEN = {
-    "fraction": "selection=random",
-    "over_selection": "selection=random,first_come",
-    "hyperparameters.momentum": "hyperparameters.optimizer=sgd,rmsprop",
+# Fields that count only where others are chosen so; elsewhere they have their defaults.
+_Choices = dict[str, tuple[str, ...]]
+_IN_ROUNDS: _Choices = {"kind": ("synchronous",)}
+_BUFFERED: _Choices = {"kind": ("asynchronous",)}
+COUNTS: dict[str, _Choices] = {
+    "concurrency": _BUFFERED,
+    "buffer_size": _BUFFERED,
+    "selection": _IN_ROUNDS,
+    "cohort_goal": _IN_ROUNDS,
+    "cohort_min": _IN_ROUNDS,
+    "selecting_seconds": _IN_ROUNDS,
+    "fraction": {**_IN_ROUNDS, "selection": ("random",)},
+    "over_selection": {**_IN_ROUNDS, "selection": ("random", "first_come")},
+    "hyperparameters.momentum": {"hyperparameters.optimizer": ("sgd", "rmsprop")},
+    "target": _IN_ROUNDS,
 }
+# Fields that say more of another one, which may be left out: the page shows them once it is not.
+FOLLOWS = {
+    "until_value": "until_metric",
+    "patience": "best_metric",
+    "patience_delta": "patience",
+    "keep_best": "best_metric",
+    "gate_tolerance": "gate_metric",
+    "evaluators_min": "evaluators",
+    "evaluation_seconds": "evaluators",
+}
+
+
+# What the form begins with where a run has no default, for it counts in few runs.
+SUGGESTED = {"concurrency": 10, "buffer_size": 5}
 
 
 def questions() -> dict[str, forms.Field]:
@@ -151,25 +199,30 @@ def questions() -> dict[str, forms.Field]:
         "rounds_planned": _number(
             label="Rounds", least=1, help_text="How many versions it publishes, at most."
         ),
-        "until_metric": MetricField(
-            label="Stop early by",
-            help_text="A metric of the held-out set, accuracy or loss. Left out: never.",
-        ),
-        "until_value": _number(
-            False,
-            label="Once it reaches",
-            required=False,
-            help_text="0.95 for an accuracy; a loss ends the run once it falls to the value.",
+        "kind": forms.ChoiceField(
+            label="Kind of run", choices=Run.Kind.choices, widget=forms.RadioSelect
         ),
         "strategy": forms.ChoiceField(
             label="Strategy",
-            choices=lambda: [(name, name) for name in aggregation.names()],
-            help_text="fedavg: the mean of the updates, weighted by their samples.",
+            choices=lambda: [(name, name) for name in strategies.names()],
+            widget=forms.RadioSelect,
         ),
         "seed": _number(
             label="Seed",
             least=0,
             help_text="The same seed, data and participants give the same versions.",
+        ),
+        "concurrency": _number(
+            label="Train at a time",
+            least=1,
+            required=False,
+            help_text="Participants. Whoever has sent its update makes room for the next.",
+        ),
+        "buffer_size": _number(
+            label="Updates for a version",
+            least=1,
+            required=False,
+            help_text="So many in the buffer make the next version, whoever they are from.",
         ),
         "selection": forms.ChoiceField(label="Who is chosen", choices=Run.Selection.choices),
         "cohort_goal": _number(
@@ -250,6 +303,51 @@ def questions() -> dict[str, forms.Field]:
             least=0,
             help_text="How much worse it may be and still be served, in the metric's own unit.",
         ),
+        "evaluators": _number(
+            label="Participants that measure it",
+            least=0,
+            help_text="Each new version, on data of their own that they do not train on: "
+            "federated_accuracy and federated_loss. 0: nobody.",
+        ),
+        "evaluators_min": _number(
+            label="Show nothing below",
+            least=2,
+            help_text="Reports. Of fewer nothing is shown or used, for it would tell of one.",
+        ),
+        "evaluation_seconds": SpanField(
+            label="Wait for them at most", help_text="Then those count that have reported."
+        ),
+        "until_metric": MetricField(
+            label="End early by",
+            help_text="A metric of a new version, accuracy or loss. Left out: never.",
+        ),
+        "until_value": _number(
+            False,
+            label="Once it reaches",
+            required=False,
+            help_text="0.95 for an accuracy; a loss ends the run once it falls to the value.",
+        ),
+        "best_metric": MetricField(
+            label="Compare versions by",
+            help_text="The metric that says which version of the run is its best.",
+        ),
+        "patience": _number(
+            label="Give up after",
+            least=1,
+            required=False,
+            help_text="Rounds in a row without a better version. Left out: never.",
+        ),
+        "patience_delta": _number(
+            False,
+            label="Better by more than",
+            least=0,
+            help_text="In the metric's own unit: what counts as a better version.",
+        ),
+        "keep_best": forms.BooleanField(
+            label="Serve the best version at the end",
+            required=False,
+            help_text="And not the last one.",
+        ),
         "retries": _number(
             label="Retries",
             least=0,
@@ -280,6 +378,33 @@ def settings_of(run: Run) -> dict[str, Any]:
     return found | asked | options | {"model": run.model.slug}
 
 
+def as_sent(initial: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as the form's page would send them: those given, and the defaults of all others."""
+    values = defaults() | dict(initial)
+    sent: dict[str, Any] = {}
+    for name, value in values.items():
+        sent[name] = write_span(value) if name.endswith("_seconds") else value
+        sent[name] = "" if value is None else sent[name]
+    return sent
+
+
+def _what_counts(data: Mapping[str, Any]) -> dict[str, Any]:
+    """What was sent, but the defaults for what does not count with the choices as they are."""
+    given = {name: data[name] for name in data}  # of a QueryDict the last value of each name
+    usual = as_sent({})
+    for name, conditions in COUNTS.items():
+        choices = ((given.get(other, usual[other]), those) for other, those in conditions.items())
+        if not all(choice in those for choice, those in choices):
+            given[name] = usual[name]
+    mine = option_name(given.get("strategy", ""), "")
+    for strategy in strategies.names():
+        for option in aggregation.options(strategy):
+            name = option_name(strategy, option.name)
+            if not name.startswith(mine):
+                given[name] = "" if option.default is None else option.default
+    return given
+
+
 def option_name(strategy: str, option: str) -> str:
     """The name of a strategy's option in the form, where each strategy has its own."""
     return f"options.{strategy}.{option}"
@@ -287,22 +412,46 @@ def option_name(strategy: str, option: str) -> str:
 
 @dataclass(frozen=True)
 class ShownStep:
-    """A step with its fields, as the page shows it."""
+    """A step with its fields, as the page shows it; `hidden` are those in the picker's cards."""
 
     step: Step
     fields: list[Any]
+    hidden: list[Any]
 
     @property
     def has_errors(self) -> bool:
-        return any(field.errors for field in self.fields)
+        return any(field.errors for field in (*self.fields, *self.hidden))
+
+
+@dataclass(frozen=True)
+class Card:
+    """A strategy to be picked, with the fields of its options."""
+
+    strategy: strategies.Described
+    chosen: bool
+    fields: list[Any]
+
+
+@dataclass(frozen=True)
+class Drawer:
+    """The strategies of one family."""
+
+    family: strategies.Family
+    cards: list[Card]
+
+    @property
+    def is_open(self) -> bool:
+        return any(card.chosen for card in self.cards)
 
 
 class RunForm(forms.Form):
     """A run to be created; what makes no sense is said at the field that is at fault."""
 
     def __init__(self, data: Any = None, **options: Any) -> None:
-        options["initial"] = defaults() | (options.get("initial") or {})
-        super().__init__(data, label_suffix="", **options)
+        initial = defaults() | (options.get("initial") or {})
+        initial |= {name: one for name, one in SUGGESTED.items() if initial[name] is None}
+        options["initial"] = initial
+        super().__init__(None if data is None else _what_counts(data), label_suffix="", **options)
         self.fields["model"] = forms.ModelChoiceField(
             registry.models().prefetch_related(None),
             label="Model",
@@ -310,20 +459,45 @@ class RunForm(forms.Form):
             empty_label=None if registry.models().count() == 1 else "Choose one",
         )
         self.fields |= questions()
-        for strategy in aggregation.names():
+        for strategy in strategies.names():
             for option in aggregation.options(strategy):
                 self.fields[option_name(strategy, option.name)] = _option_field(option)
-        for name, when in WHEN.items():
-            self.fields[name].widget.attrs["data-when"] = when
+        for name, conditions in COUNTS.items():
+            told = (f"{other}={','.join(those)}" for other, those in conditions.items())
+            self.fields[name].widget.attrs["data-when"] = " ".join(told)
+        for name, other in FOLLOWS.items():
+            self.fields[name].widget.attrs["data-follows"] = other
         self.run: Run | None = None
 
     def steps(self) -> Iterator[ShownStep]:
-        """The steps, each with its fields; a strategy's options follow the strategy."""
+        """The steps, each with its fields; the strategies' options are in `drawers`."""
+        options = [self[name] for name in self.fields if name.startswith("options.")]
         for step in STEPS:
-            names = list(step.names)
-            if step.key == "strategy":
-                names += [name for name in self.fields if name.startswith("options.")]
-            yield ShownStep(step, [self[name] for name in names])
+            hidden = options if step.key == "strategy" else []
+            yield ShownStep(step, [self[name] for name in step.names], hidden)
+
+    def drawers(self) -> Iterator[Drawer]:
+        """The strategies by family, each with its options."""
+        chosen = self["strategy"].value()
+        for family in strategies.families():
+            cards = [
+                Card(
+                    strategy=one,
+                    chosen=one.name == chosen,
+                    fields=[self[option_name(one.name, option.name)] for option in one.options],
+                )
+                for one in family.strategies
+            ]
+            yield Drawer(family, cards)
+
+    def wrong(self) -> list[tuple[str, str, str]]:
+        """What is to be mended: the label, the sentence, and the id of where it is."""
+        told = []
+        for name, errors in self.errors.items():
+            field = self[name] if name in self.fields else None
+            place = (str(field.label), field.id_for_label or field.auto_id) if field else ("", "")
+            told.append((place[0], " ".join(map(str, errors)), place[1]))
+        return told
 
     def clean(self) -> dict[str, Any]:
         given = super().clean() or {}
@@ -375,7 +549,7 @@ def _below(prefix: str, given: Mapping[str, Any]) -> dict[str, Any]:
 def _option_field(option: aggregation.Option) -> forms.Field:
     """A field for an option that a strategy declares, by the kind of its default."""
     common: dict[str, Any] = {
-        "label": option.name.replace("_", " ").capitalize(),
+        "label": strategies.label_of(option.name),
         "help_text": option.about,
         "initial": option.default,
         "required": False,
@@ -383,5 +557,5 @@ def _option_field(option: aggregation.Option) -> forms.Field:
     if option.kind is bool:
         return forms.BooleanField(**common)
     if option.kind in (int, float):
-        return _number(option.kind is int, **common)
+        return _number(option.kind is int, least=option.least, **common)
     return forms.CharField(**common)

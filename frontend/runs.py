@@ -23,7 +23,7 @@ from accounts.roles import OPERATORS, roles_of
 from frontend import advice
 from frontend.decisions import decide, possible
 from frontend.page import id_in, page, pages_beside, respond
-from frontend.run_form import STEPS, RunForm, defaults, questions, settings_of, write_span
+from frontend.run_form import STEPS, RunForm, as_sent, questions, settings_of, write_span
 from frontend.spreadsheet import harmless
 from frontend.templatetags.fedserver import NOTHING
 from journal import events
@@ -85,7 +85,7 @@ def run(request: HttpRequest, pk: int) -> HttpResponse:
     """A run: what it is set to do, where it stands, what became of its rounds."""
     compared = _compared(request, pk)
     read = cache(lambda: _run(pk))
-    facts = cache(lambda: selectors.facts_for_preview(read().model))
+    facts = cache(lambda: selectors.facts_for_preview(read()))
 
     def build() -> dict[str, Any]:
         shown = read()
@@ -318,8 +318,9 @@ def run_preview(request: HttpRequest) -> HttpResponse:
     """What the fields as they stand would do: its page's script asks as somebody types."""
     form = RunForm(request.GET)
     form.is_valid()
-    html = render_to_string("frontend/run_new_preview.html", _looked_at(request, form))
-    return JsonResponse({"errors": form.errors, "html": html})
+    told = _looked_at(request, form)
+    html = render_to_string("frontend/run_new_preview.html", told)
+    return JsonResponse({"errors": form.errors, "html": html, "unable": told.get("unable", "")})
 
 
 def _looked_at(request: HttpRequest, form: RunForm) -> dict[str, Any]:
@@ -328,27 +329,18 @@ def _looked_at(request: HttpRequest, form: RunForm) -> dict[str, Any]:
         model = registry.models().filter(slug=form.initial.get("model", "")).first()
         if model is None:
             return {"lines": None}
-        form = RunForm(_as_sent(form.initial, model.slug))
+        form = RunForm(as_sent(form.initial))
     if not form.is_valid() or form.run is None:
-        return {"lines": None}
-    facts = selectors.facts_for_preview(form.run.model)
+        return {"lines": None, "wrong": form.wrong() if form["model"].value() else []}
+    facts = selectors.facts_for_preview(form.run)
     runs = address(request, reverse("run-list"))
     return {
         "lines": preview.lines(form.run, facts),
         "warnings": preview.warnings(form.run, facts),
+        "unable": preview.unable(facts),
         "curl": as_curl(runs, form.request()),
         "python": as_python(runs, form.request()),
     }
-
-
-def _as_sent(initial: Mapping[str, Any], slug: str) -> dict[str, Any]:
-    """A form's first values as its page would send them."""
-    values = defaults() | dict(initial) | {"model": slug}
-    sent: dict[str, Any] = {}
-    for name, value in values.items():
-        sent[name] = write_span(value) if name.endswith("_seconds") else value
-        sent[name] = "" if value is None else sent[name]
-    return sent
 
 
 def as_curl(address: str, body: dict[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """The dashboard's addresses: each area's file names its own."""
 
-from frontend import journal, overview, participants, people, registry, rounds, runs
+from frontend import journal, overview, participants, people, registry, rounds, runs, strategies
 
 app_name = "frontend"
 urlpatterns = [
@@ -11,4 +11,5 @@ urlpatterns = [
     *registry.urlpatterns,
     *rounds.urlpatterns,
     *runs.urlpatterns,
+    *strategies.urlpatterns,
 ]

@@ -4,15 +4,17 @@ No data are looked at, and nothing is written. It counts as the round does, by t
 of `selection`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from rounds import rules, selection
+from rounds import aggregation, capabilities, rules, selection
 from rounds.amounts import size, span
 from rounds.models import Run
 
 Way = Run.Selection
+_KEPT = ("control_variates", "dynamic_regularization")  # what a participant keeps for next time
+FEW_NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +23,9 @@ class Facts:
 
     Args:
         version: The number of the version that the model serves now; None if nobody asks.
-        enrolled: How many active participants may train the model; None if nobody asks.
+        enrolled: How many active participants may train it; None if nobody asks.
+        unable: Names of those who may train the model, but whose SDK cannot do what the run's
+            strategy asks.
         weights_bytes: Of the weights that travel in each round, each way.
         fixed_bytes: Of the weights that travel once.
         evaluation_samples: In the model's held-out set; 0 if it has none.
@@ -31,6 +35,7 @@ class Facts:
 
     version: int | None = None
     enrolled: int | None = None
+    unable: Sequence[str] = ()
     weights_bytes: int = 0
     fixed_bytes: int = 0
     evaluation_samples: int = 0
@@ -60,6 +65,8 @@ def cohort(run: Run, enrolled: int | None) -> Cohort:
         run: Whose rules hold together.
         enrolled: How many may come; None if that is open.
     """
+    if _is_buffered(run):
+        return Cohort(None, run.concurrency, run.buffer_size)
     least = max(run.cohort_min, run.quorum)
     if run.selection == Way.FIRST_COME:
         room = selection.room(run.cohort_goal, run.over_selection)
@@ -105,34 +112,115 @@ def lines(run: Run, facts: Facts) -> list[Line]:
         facts: What is known beside them.
     """
     numbers = cohort(run, facts.enrolled)
-    return [
+    told = [
         Line("Rounds", _rounds(run, facts)),
         Line("Who trains", _who(run, facts, numbers)),
         Line("Training", _training(run)),
         Line("Closing", _closing(run, numbers)),
         Line("Publishing", _publishing(run, facts)),
+        Line("Evaluation", _evaluation(run)),
+        Line("Ending", _ending(run)),
         Line("Failing", _failing(run)),
         Line("On the way", _traffic(run, facts, numbers)),
         Line("At the longest", _longest(run)),
     ]
+    return [line for line in told if line.text]
 
 
 def warnings(run: Run, facts: Facts) -> list[str]:
     """What will keep a run from doing what its rules say, as things stand."""
-    told, least = [], max(run.cohort_min, run.quorum)
+    return [
+        *_about_participants(run, facts),
+        *_about_strategy(run, facts),
+        *_about_metrics(run, facts),
+    ]
+
+
+def unable(facts: Facts) -> str:
+    """Who cannot do what a run's strategy asks, and what to do about it; "" if everybody can."""
+    if not facts.unable:
+        return ""
+    able = facts.enrolled or 0
+    everybody = _some(len(facts.unable) + able, "enrolled participant", "enrolled participants")
+    return (
+        f"{able} of the {everybody} can do what this strategy asks. {_named(facts.unable)} cannot, "
+        f"until somebody runs {capabilities.UPGRADE} there."
+    )
+
+
+def _about_participants(run: Run, facts: Facts) -> list[str]:
+    told, least = [], run.quorum if _is_buffered(run) else max(run.cohort_min, run.quorum)
+    if facts.unable:
+        told.append(unable(facts))
     if facts.enrolled is not None and facts.enrolled < least:
         there = _some(facts.enrolled, "participant is", "participants are", none="Nobody is")
-        told.append(f"{there} enrolled and a round needs {least}: until more enrol, rounds fail.")
+        able = " and able" if facts.unable else ""
+        told.append(
+            f"{there} enrolled{able} and a round needs {least}: until more enrol, rounds fail."
+        )
+    elif (
+        facts.enrolled is not None and _is_buffered(run) and facts.enrolled < (run.buffer_size or 0)
+    ):
+        told.append(
+            f"{facts.enrolled} can take part and each sends one update to a version: the buffer of "
+            f"{run.buffer_size} is never full, and each version waits until its time is over."
+        )
+    if facts.enrolled is not None and 0 < facts.enrolled < run.evaluators_min <= run.evaluators:
+        told.append(
+            f"Nothing is shown of fewer than {run.evaluators_min} evaluations, and "
+            f"{_some(facts.enrolled, 'participant is', 'participants are')} enrolled."
+        )
     if facts.busy:
         told.append(f"{facts.busy} trains this model now; this run can start when it has ended.")
-    if run.until_metric and not facts.evaluation_samples:
+    return told
+
+
+def _about_strategy(run: Run, facts: Facts) -> list[str]:
+    told, kind = [], _strategy(run)
+    if kind is None:
+        return [f"The strategy {run.strategy} is not installed here any more."]
+    if kind.family == "robust" and run.quorum < 3:
         told.append(
-            f"The model has no evaluation set: {run.until_metric} is not known, and the run does "
-            "not end by it."
+            f"A round may publish with {_some(run.quorum, 'update', 'updates')}: among so few "
+            f"nobody can tell who is wrong. {kind.title} needs a quorum of 3, better of 5."
         )
-    measured = facts.evaluation_samples and facts.metrics
-    for metric in dict.fromkeys((run.until_metric, run.gate_metric)):
-        if metric and measured and metric not in facts.metrics:
+    if kind.family == "robust" and 0 < run.quarantine_factor < 3:
+        told.append(
+            f"Updates above {run.quarantine_factor:g} times the median norm are quarantined before "
+            f"{kind.title} sees them, those of honest participants with unusual data among them. "
+            "It bears outliers by itself: 5 or more, or 0, leaves the choice to it."
+        )
+    asked = capabilities.required(run.strategy, run.strategy_options)
+    drawn = cohort(run, facts.enrolled).invites
+    if any(name in asked for name in _KEPT) and drawn and facts.enrolled:
+        times = run.rounds_planned * drawn / facts.enrolled
+        if times < 2:
+            told.append(
+                f"Each participant trains about {_times(times)} in {run.rounds_planned} rounds, "
+                f"and what it keeps for {kind.title} counts from its second time on: plan more "
+                "rounds, or a larger share of the participants in each."
+            )
+    return told
+
+
+def _about_metrics(run: Run, facts: Facts) -> list[str]:
+    """Metrics that rules go by, and that nobody will measure."""
+    told = []
+    uses = {"gate_metric": "", "best_metric": "go by it", "until_metric": "end by it"}
+    asked = {getattr(run, name): use for name, use in uses.items() if getattr(run, name)}
+    for metric, use in asked.items():
+        if metric.startswith("federated_"):
+            if not run.evaluators:
+                told.append(
+                    f"{metric} is what participants measure, and no evaluators are asked for."
+                )
+        elif not facts.evaluation_samples:
+            if use:
+                told.append(
+                    f"The model has no evaluation set: {metric} is not known, and the run does not "
+                    f"{use}."
+                )
+        elif facts.metrics and metric not in facts.metrics:
             known = ", ".join(facts.metrics)
             told.append(f"{metric} is not measured for this model; what is measured: {known}.")
     return told
@@ -141,18 +229,33 @@ def warnings(run: Run, facts: Facts) -> list[str]:
 # --- The sentences ----------------------------------------------------------------------------
 
 
+def _is_buffered(run: Run) -> bool:
+    return run.kind == Run.Kind.ASYNCHRONOUS
+
+
 def _rounds(run: Run, facts: Facts) -> str:
     text = f"Up to {_some(run.rounds_planned, 'round', 'rounds')}"
     if run.until_metric and run.until_value is not None:
         reaches = "falls to" if rules.smaller_is_better(run.until_metric) else "reaches"
-        text += f", fewer if the {run.until_metric} on the held-out set {reaches} "
+        measured = "" if run.until_metric.startswith("federated_") else " on the held-out set"
+        text += f", fewer if the {run.until_metric}{measured} {reaches} "
         text += f"{run.until_value:g} before"
+    if _is_buffered(run):
+        text += ", each of which fills one buffer of updates"
     if facts.version is not None:
         text += f". The first one starts from version {facts.version}"
+    if _is_buffered(run):
+        return text + "."
     return text + ". Each one starts from the version that is served then."
 
 
 def _who(run: Run, facts: Facts, numbers: Cohort) -> str:
+    if _is_buffered(run):
+        return (
+            f"At most {run.concurrency} of {_enrolled(facts)} train at a time. Each one starts at "
+            "once, from the version that is served then, and makes room for the next when it has "
+            "sent its update."
+        )
     wait, least = span(run.selecting_seconds), max(run.cohort_min, run.quorum)
     if run.selection == Way.FIRST_COME:
         return (
@@ -198,10 +301,19 @@ def _training(run: Run) -> str:
         text += f", momentum {asked['momentum']:g}"
     if asked["max_steps"] is not None:
         text += f", at most {_some(asked['max_steps'], 'step', 'steps')}"
-    return text + "."
+    beyond = capabilities.in_words(capabilities.required(run.strategy, run.strategy_options))
+    return text + (f", {beyond}." if beyond else ".")
 
 
 def _closing(run: Run, numbers: Cohort) -> str:
+    if _is_buffered(run):
+        return (
+            f"Every {_some(run.buffer_size or 0, 'update makes', 'updates make')} a version, and "
+            "nobody waits for the slowest: who still trains goes on, and sends its update to a "
+            f"later one. After {span(run.training_seconds)} a version is made of at least "
+            f"{run.quorum}; with fewer the round fails, and who has trained for longer loses its "
+            f"place. {_quarantine(run)}"
+        )
     ends = "all who were invited have sent their updates"
     if numbers.target is not None:
         ends = f"{_some(numbers.target, 'update is', 'updates are')} here"
@@ -211,16 +323,21 @@ def _closing(run: Run, numbers: Cohort) -> str:
         f"Training ends when {ends}, or after {span(run.training_seconds)} with at least "
         f"{run.quorum}; with fewer the round fails. "
     )
+    return text + _quarantine(run)
+
+
+def _quarantine(run: Run) -> str:
     if not run.quarantine_factor:
-        return text + "No update is quarantined for its size."
-    return text + (
+        return "No update is quarantined for its size."
+    return (
         f"An update is quarantined if its norm is more than {run.quarantine_factor:g} times the "
         "median of all."
     )
 
 
 def _publishing(run: Run, facts: Facts) -> str:
-    made = f"{run.strategy} makes a new version of the updates; "
+    strategy = _strategy(run)
+    made = f"{strategy.title if strategy else run.strategy} makes a new version of the updates; "
     if not facts.evaluation_samples:
         return made + "it is served unmeasured, for the model has no evaluation set."
     samples = _some(facts.evaluation_samples, "held-out sample", "held-out samples")
@@ -232,6 +349,39 @@ def _publishing(run: Run, facts: Facts) -> str:
         f" unless its {run.gate_metric} is more than {run.gate_tolerance:g} {side} that of the "
         "version before: then the round fails, and the old version stays."
     )
+
+
+def _strategy(run: Run) -> type[aggregation.Strategy] | None:
+    try:
+        return aggregation.strategy(run.strategy)
+    except aggregation.OptionError:
+        return None
+
+
+def _evaluation(run: Run) -> str:
+    if not run.evaluators:
+        return ""
+    return (
+        f"{_some(run.evaluators, 'participant measures', 'participants measure')} each new version "
+        f"on data of their own, for up to {span(run.evaluation_seconds)}. Of fewer than "
+        f"{run.evaluators_min} reports nothing is shown or used."
+    )
+
+
+def _ending(run: Run) -> str:
+    """How it ends before its rounds are done, but for `until`; "" if it does not."""
+    if not run.best_metric:
+        return ""
+    text = f"Versions are compared by their {run.best_metric}"
+    if run.patience:
+        better = "better"
+        if run.patience_delta:
+            better += f" by more than {run.patience_delta:g}"
+        rounds = _some(run.patience, "round was no", "rounds in a row were no")
+        text += f"; the run ends when {rounds} {better}"
+    if run.keep_best:
+        text += "; at its end it serves the best one, and not the last"
+    return text + "."
 
 
 def _failing(run: Run) -> str:
@@ -250,6 +400,9 @@ def _traffic(run: Run, facts: Facts, numbers: Cohort) -> str:
     text = f"About {each} down and {each} up for each participant in each round"
     if facts.fixed_bytes:
         text += f", and {size(facts.fixed_bytes)} down once"
+    if _is_buffered(run):
+        each_version = 2 * facts.weights_bytes * (run.buffer_size or 0)
+        return text + f": about {size(each_version)} for each version."
     if numbers.invites is None:
         return text + "."
     total = numbers.invites * (2 * facts.weights_bytes * run.rounds_planned + facts.fixed_bytes)
@@ -257,7 +410,7 @@ def _traffic(run: Run, facts: Facts, numbers: Cohort) -> str:
 
 
 def _longest(run: Run) -> str:
-    each = run.selecting_seconds + run.training_seconds
+    each = run.training_seconds + (0 if _is_buffered(run) else run.selecting_seconds)
     rounds = _some(run.rounds_planned, "round", "rounds")
     return (
         f"If every wait runs out, a round takes {span(each)} and {rounds} take"
@@ -272,3 +425,14 @@ def _some(count: int, one: str, many: str, *, none: str = "") -> str:
     if not count and none:
         return none
     return f"{count} {one if count == 1 else many}"
+
+
+def _times(count: float) -> str:
+    return "once" if round(count, 1) == 1 else f"{count:.1f} times"
+
+
+def _named(names: Sequence[str]) -> str:
+    """Names in a sentence: all of a few, and how many more there are."""
+    if len(names) > FEW_NAMED + 1:
+        return f"{', '.join(names[:FEW_NAMED])} and {len(names) - FEW_NAMED} more"
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))

@@ -58,6 +58,7 @@ PLACES = {
     "overview": Place("overview"),
     "runs": Place("runs"),
     "a new run": Place("run-new"),
+    "the strategies": Place("strategies"),
     "a run that is over": Place("run", lambda scene: {"pk": scene.spring.pk}),
     "a run": Place("run", lambda scene: {"pk": scene.autumn.pk}),
     "a decision": Place("run-decide", lambda scene: {"pk": scene.autumn.pk, "verb": "stop"}),

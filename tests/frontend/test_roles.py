@@ -146,6 +146,7 @@ PAGES = {
     "run-new": Door(OPERATORS, OPERATORS),
     "run-preview": Door(OPERATORS),
     "run": Door(VIEWERS, at=of(runs)),
+    "strategies": Door(VIEWERS),
     "run-history": Door(
         VIEWERS, at=lambda cast, who: [one | {"kind": "json"} for one in runs(cast)]
     ),

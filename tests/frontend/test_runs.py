@@ -1,6 +1,7 @@
 """The runs' pages: what alice, bob and victor see there, and what they may do."""
 
 import csv
+import html
 import json
 import os
 import subprocess
@@ -16,11 +17,11 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from accounts.models import PersonalToken
-from frontend import run_form, runs
+from frontend import run_form, runs, strategies
 from frontend.templatetags import pictures
 from journal.models import Event
 from models_app.models import Model, ModelVersion
-from rounds import aggregation, lifecycle, selectors
+from rounds import aggregation, capabilities, lifecycle, selectors
 from rounds.models import Round, Run
 from tests.rounds.aggregation.test_options import Tuned
 from tests.rounds.conftest import Enrolled
@@ -377,9 +378,17 @@ def test_what_is_no_time_is_refused(text: str) -> None:
         run_form.read_span(text)
 
 
+BUFFERED = {
+    "strategy": "fedbuff",
+    "kind": "asynchronous",
+    "concurrency": "6",
+    "buffer_size": "3",
+}
+
+
 def fields(**given: Any) -> dict[str, Any]:
     """What the form sends if nobody changes anything, but for what is given."""
-    return runs._as_sent({}, "tiny") | given
+    return run_form.as_sent({"model": "tiny"}) | given
 
 
 def test_the_wizard_makes_a_draft_of_defaults(
@@ -437,6 +446,24 @@ def test_the_wizard_starts_a_run_as_it_was_asked_to(
         ({"hyperparameters.epochs": "0"}, "hyperparameters.epochs", "from 1"),
         ({"hyperparameters.learning_rate": "nan"}, "hyperparameters.learning_rate", "number"),
         ({"fraction": "2", "selection": "random"}, "fraction", "above 0"),
+        ({"strategy": "unknown"}, "strategy", "unknown"),
+        ({"strategy": "krum", "options.krum.attackers": "1"}, "quorum", "at least 5"),
+        ({"strategy": "fedprox", "options.fedprox.mu": "-1"}, "options.fedprox.mu", "from 0"),
+        (
+            {"strategy": "scaffold", "hyperparameters.optimizer": "adam"},
+            "hyperparameters.optimizer",
+            "sgd",
+        ),
+        ({"strategy": "fedbuff"}, "kind", "asynchronous"),
+        ({"kind": "asynchronous"}, "kind", "synchronous"),
+        ({"strategy": "fedbuff", "kind": "asynchronous"}, "concurrency", "whole number"),
+        (
+            {**BUFFERED, "buffer_size": "3", "quorum": "4"},
+            "quorum",
+            "no more than the buffer size of 3",
+        ),
+        ({"patience": "3"}, "best_metric", "for patience compares versions"),
+        ({"evaluators": "2"}, "evaluators", "at least the smallest cohort of 3"),
     ],
 )
 def test_what_makes_no_sense_is_said_at_its_field(
@@ -523,7 +550,113 @@ def test_the_preview_answers_with_sentences_or_with_errors(
     assert "Up to 7 rounds" in told["html"]
     told = client.get("/runs/new/preview/", fields(quorum="0")).json()
     assert list(told["errors"]) == ["quorum"]
-    assert "mend what is marked" in told["html"]
+    assert "To be mended" in told["html"]
+
+
+def test_what_does_not_count_is_not_held_against_anybody(tiny_model: Model) -> None:
+    given = fields(
+        cohort_goal="1",  # fewer than the quorum, if anybody were waited for
+        selection="random",
+        fraction="7",
+        **{"options.fedprox.mu": "much"},
+    )
+    form = run_form.RunForm(given | BUFFERED)
+    assert form.is_valid(), form.errors
+    assert form.run is not None
+    assert (form.run.kind, form.run.concurrency, form.run.buffer_size) == ("asynchronous", 6, 3)
+    assert (form.run.cohort_goal, form.run.fraction, form.run.selection) == (None, 1.0, "all")
+    assert form.run.strategy_options == {}
+    back = run_form.RunForm(given | BUFFERED | {"kind": "synchronous", "strategy": "fedavg"})
+    assert list(back.errors) == ["fraction"], "and it is checked again once it counts"
+    form = run_form.RunForm(fields(concurrency="6", buffer_size="3"))
+    assert form.is_valid(), form.errors
+    assert form.run is not None
+    assert (form.run.concurrency, form.run.buffer_size) == (None, None)
+
+
+def test_a_buffered_run_is_made_by_the_form(
+    signed_in: SignedIn, bob: User, tiny_model: Model
+) -> None:
+    client = signed_in(bob)
+    answer = client.post("/runs/new/", fields(create="1", evaluators="4", **BUFFERED))
+    assert answer.status_code == 302, answer.context["form"].errors
+    made = Run.objects.get()
+    assert (made.kind, made.concurrency, made.buffer_size) == ("asynchronous", 6, 3)
+    assert (made.evaluators, made.evaluators_min, made.evaluation_seconds) == (4, 3, 300)
+    form = client.get(f"/runs/new/?like={made.pk}").context["form"]
+    assert (form["kind"].value(), form["concurrency"].value()) == ("asynchronous", 6)
+
+
+def test_a_run_stops_by_rules_that_the_form_asks_for(
+    signed_in: SignedIn, bob: User, tiny_model: Model
+) -> None:
+    rules = {"best_metric": "loss", "patience": "5", "patience_delta": "0.01", "keep_best": "on"}
+    signed_in(bob).post("/runs/new/", fields(create="1", **rules))
+    made = Run.objects.get()
+    assert (made.best_metric, made.patience, made.patience_delta) == ("loss", 5, 0.01)
+    assert made.keep_best
+
+
+# --- Strategies -------------------------------------------------------------------------------
+
+
+def test_every_strategy_is_offered_with_its_words_and_a_picture_of_its_own(
+    signed_in: SignedIn, bob: User, tiny_model: Model
+) -> None:
+    seen = text_of(signed_in(bob), "/runs/new/?model=tiny")
+    for name in aggregation.names():
+        kind = aggregation.strategy(name)
+        assert f'value="{name}"' in seen
+        assert html.escape(kind.about) in seen
+        assert f'<use href="#picture-{name}"/>' in seen
+        assert f'<symbol id="picture-{name}"' in seen
+        assert kind.family in strategies.FAMILIES
+    assert set(strategies.FAMILIES) == set(aggregation.FAMILIES)
+    assert set(strategies.DRAWN) == set(aggregation.names())
+
+
+def test_what_strategies_ask_is_said_in_words(signed_in: SignedIn, victor: User) -> None:
+    seen = text_of(signed_in(victor), "/strategies/")
+    assert "Each participant tells how many steps it took." in seen
+    assert 'href="https://arxiv.org/abs/1602.05629"' in seen
+    for name in aggregation.names():
+        asked = aggregation.build(name).requires
+        assert set(asked) <= set(capabilities.WORDS), name
+        assert f'id="{name}"' in seen
+
+
+def test_who_cannot_do_what_a_strategy_asks_is_named(
+    signed_in: SignedIn, bob: User, tiny_model: Model, enrolled: Enrol
+) -> None:
+    able = enrolled("charlie").participant
+    enrolled("dora")
+    able.sdk = {"capabilities": ["proximal"]}
+    able.capabilities = capabilities.column(["proximal"])
+    able.save()
+    client = signed_in(bob)
+    told = client.get("/runs/new/preview/", fields(strategy="fedprox")).json()
+    assert told["unable"] == (
+        "1 of the 2 enrolled participants can do what this strategy asks. dora cannot, until "
+        "somebody runs pip install --upgrade 'fedserver[client]' there."
+    )
+    assert "1 participant is enrolled and able and a round needs 2" in told["html"]
+    assert client.get("/runs/new/preview/", fields()).json()["unable"] == ""
+
+
+def test_a_run_whose_strategy_is_gone_is_still_shown(
+    signed_in: SignedIn, victor: User, lived: Run
+) -> None:
+    Run.objects.filter(pk=lived.pk).update(strategy="ours", strategy_options={"x": 1})
+    seen = text_of(signed_in(victor), f"/runs/{lived.pk}/")
+    assert "The strategy ours is not installed here any more." in seen
+    text_of(signed_in(victor), f"/rounds/{lived.rounds.get(number=2).pk}/")
+
+
+def test_what_is_to_be_mended_is_said_beside_the_form_and_led_to(
+    signed_in: SignedIn, bob: User, tiny_model: Model
+) -> None:
+    told = signed_in(bob).get("/runs/new/preview/", fields(strategy="krum")).json()
+    assert '<a href="#id_quorum">Quorum</a>: Expected' in told["html"]
 
 
 def test_options_of_a_strategy_are_fields_of_their_own(

@@ -71,7 +71,7 @@ def test_the_example_of_the_wizard() -> None:
         "round fails. An update is quarantined if its norm is more than 5 times the median of all."
     )
     assert text("Publishing", **rules) == (
-        "fedavg makes a new version of the updates; it is measured on 360 held-out samples and "
+        "FedAvg makes a new version of the updates; it is measured on 360 held-out samples and "
         "served unless its accuracy is more than 0.2 below that of the version before: then the "
         "round fails, and the old version stays."
     )

@@ -21,6 +21,7 @@ class Wizard extends HTMLElement {
   #touched = new Set();
   #timer;
   #asked = 0;
+  #left; // the strategy before the kind of run was changed
 
   connectedCallback() {
     this.#form = this.querySelector("form");
@@ -32,8 +33,9 @@ class Wizard extends HTMLElement {
     const wrong = this.#steps.findIndex((step) => "wrong" in step.dataset);
     for (const field of this.#form.querySelectorAll("[aria-invalid=true]")) this.#touched.add(field.name);
     this.#show(Math.max(0, wrong), false);
-    if (wrong >= 0) this.#steps[wrong].querySelector("[aria-invalid=true]").focus();
+    if (wrong >= 0) this.#firstWrong(this.#steps[wrong])?.focus();
     this.#hideWhatDoesNotCount();
+    document.getElementById("preview").addEventListener("click", (event) => this.#goTo(event));
     this.dataset.ready = "";
     this.#look();
   }
@@ -79,6 +81,17 @@ class Wizard extends HTMLElement {
     if (focus) this.#steps[this.#at].querySelector("legend").focus();
   }
 
+  // What is to be mended is said beside the form, and may be in another step.
+  #goTo(event) {
+    const id = event.target.closest("a[href^='#id_']")?.hash.slice(1);
+    const field = id && document.getElementById(id);
+    const step = this.#steps.findIndex((one) => one.contains(field));
+    if (step < 0) return;
+    event.preventDefault();
+    this.#show(step, false);
+    (field.matches("input, select") ? field : field.querySelector("input") ?? field).focus();
+  }
+
   // Enter goes on to the next step; only in the last one, or on a button, it sends.
   #onKey(event) {
     if (event.key !== "Enter" || event.target.closest("button, textarea")) return;
@@ -87,22 +100,46 @@ class Wizard extends HTMLElement {
     this.#show(this.#at + 1);
   }
 
+  #firstWrong(step) {
+    const said = step.querySelector(".errorlist")?.closest("[data-field]");
+    return step.querySelector("[aria-invalid=true]") ?? said?.querySelector("input");
+  }
+
   #changed(field) {
     this.#touched.add(field.name);
+    if (field.name === "strategy") this.#pick("kind", (one) => one.value === field.dataset.kind);
+    if (field.name === "kind") this.#pickStrategy(field.value);
     this.#hideWhatDoesNotCount();
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.#look(), PATIENCE);
   }
 
+  // A buffered run needs a strategy for it, and such a strategy a buffered run.
+  #pickStrategy(kind) {
+    const before = this.#form.querySelector("[name=strategy]:checked");
+    if (before?.dataset.kind === kind) return;
+    const back = this.#left?.dataset.kind === kind ? this.#left : null;
+    const found = this.#pick("strategy", (one) => (back ? one === back : one.dataset.kind === kind));
+    this.#left = before;
+    for (const drawer of this.#form.querySelectorAll(".drawer")) drawer.open = drawer.contains(found);
+  }
+
+  #pick(name, fits) {
+    const found = [...this.#form.querySelectorAll(`[name=${name}]`)].find(fits);
+    if (found) found.checked = true;
+    return found;
+  }
+
+  // What is at fault is shown, whether it counts or not.
   #hideWhatDoesNotCount() {
-    for (const field of this.#form.querySelectorAll("[data-when]")) {
-      const [name, values] = field.dataset.when.split("=");
-      const counts = values.split(",").includes(this.#form.elements[name].value);
-      field.closest(".field").hidden = !counts;
-    }
-    const strategy = this.#form.elements.strategy.value;
-    for (const box of this.#form.querySelectorAll('[data-field^="options."]')) {
-      box.hidden = box.dataset.field.split(".")[1] !== strategy;
+    const value = (name) => this.#form.elements[name].value;
+    for (const field of this.#form.querySelectorAll("[data-when], [data-follows]")) {
+      const { when = "", follows } = field.dataset;
+      const conditions = when.split(" ").filter(Boolean).map((one) => one.split("="));
+      const counts = conditions.every(([name, values]) => values.split(",").includes(value(name)));
+      const asked = !follows || !["", "0"].includes(value(follows).trim());
+      const box = field.closest(".field");
+      box.hidden = !(counts && asked) && !box.querySelector(".errorlist");
     }
   }
 
@@ -121,6 +158,8 @@ class Wizard extends HTMLElement {
     if (asked !== this.#asked) return; // something else was typed since
     this.#draw(told.html);
     this.#mark(told.errors);
+    this.#hideWhatDoesNotCount();
+    this.#sayWhoCannot(told.unable);
   }
 
   #draw(html) {
@@ -132,15 +171,24 @@ class Wizard extends HTMLElement {
     if (details && open) details.open = true;
   }
 
-  // Errors are said at fields that somebody has touched: the others may still be filled.
+  #sayWhoCannot(text) {
+    const card = this.#form.querySelector("[name=strategy]:checked")?.closest(".choice");
+    const place = card?.querySelector("[data-unable]");
+    if (!place) return;
+    place.textContent = text;
+    place.hidden = !text;
+  }
+
+  // Fields that are empty and that nobody has touched may still be filled: nothing is said of them.
   #mark(errors) {
     const all = [];
     this.#steps.forEach((step, index) => {
       let wrong = false;
       for (const box of step.querySelectorAll("[data-field]")) {
         const name = box.dataset.field;
-        const told = this.#touched.has(name) ? (errors[name] ?? []) : [];
-        if (told.length) all.push(`${box.querySelector("label").textContent}: ${told.join(" ")}`);
+        const filled = this.#touched.has(name) || this.#form.elements[name]?.value;
+        const told = filled ? (errors[name] ?? []) : [];
+        if (told.length) all.push(`${box.querySelector("legend, label").textContent}: ${told.join(" ")}`);
         wrong ||= told.length > 0;
         this.#say(box, told.join(" "));
       }
@@ -151,18 +199,19 @@ class Wizard extends HTMLElement {
   }
 
   #say(box, text) {
-    const field = box.querySelector("input, select, textarea");
-    const id = `${field.id}_error`;
+    const group = box.matches("fieldset");
+    const field = group ? box : box.querySelector("input, select, textarea");
+    const id = `${group ? `id_${box.dataset.field}` : field.id}_error`;
     const others = (field.getAttribute("aria-describedby") ?? "").split(" ").filter((one) => one && one !== id);
     field.setAttribute("aria-describedby", (text ? [...others, id] : others).join(" "));
-    field.setAttribute("aria-invalid", String(Boolean(text)));
-    let list = box.querySelector(".errorlist");
+    if (!group) field.setAttribute("aria-invalid", String(Boolean(text)));
+    let list = box.querySelector(":scope > .errorlist");
     if (!text) return list?.remove();
     if (list?.textContent.trim() === text) return;
     if (!list) {
       list = document.createElement("ul");
       list.className = "errorlist";
-      field.after(list);
+      (group ? box.querySelector("legend") : field).after(list);
     }
     list.id = id;
     const item = document.createElement("li");
