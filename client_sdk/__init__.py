@@ -13,7 +13,7 @@ what it is about; each file says more on its top:
     who we are        participant (begin here), profile, keys
     taking part       participation (then here), protocol, events, trainers, stopping, reporting,
                       receipts, progress
-    what may leave    limits, ledger, outbox
+    what may leave    limits, ledger, outbox; and what does not: own
     the way there     transport, deadlines, backoff, cache, wake, following, errors
     training          training, epochs, loop, network, building, memory, objective, drift, corrected
     data              data, folder

@@ -186,11 +186,11 @@ def advance(
     return moved
 
 
-def reports(requires: Requirements, **told: Any) -> dict[str, float]:
-    """Of what is known by name (`steps`, `initial_loss`) that which the strategy asks for.
+def reports(requires: Requirements, told: Mapping[str, float]) -> dict[str, float]:
+    """Of what can be told (`steps`, `initial_loss`) that which the strategy asks for.
 
     Raises:
-        KeyError: when it is not known.
+        KeyError: when it cannot.
     """
     return {REPORTS[name]: float(told[REPORTS[name]]) for name in requires if name in REPORTS}
 

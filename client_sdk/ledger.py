@@ -30,9 +30,10 @@ from client_sdk.keys import sync_folder, write_private
 
 KINDS = {
     "enrolment": "the join code, a name and a public key",
-    "versions": "versions of this SDK, Python and Keras, at the first check-in of a process",
+    "versions": "versions of this SDK, Python and Keras, and what strategies may ask of it, at the "
+    "first check-in of a process",
     "progress": "how far a training is, and its metrics; one entry for each assignment",
-    "update": "weight changes, with a count and metrics, signed",
+    "update": "weight changes, with a count, metrics and what the strategy asks for, signed",
     "failure": "that an assignment came to nothing, or was declined, and a code that says why",
     "key": "a new public key",
 }
@@ -54,7 +55,7 @@ class Entry:
         bytes: length of what left.
         tensors: names of the weights whose changes left.
         samples: examples trained on, as the server was told.
-        metrics: numbers that left, by name.
+        metrics: numbers that left, by name; `reports` those that the strategy asked for.
         sha256: of the bytes that left.
         detail: words that left: a reason, a name, versions.
         state: of an update "sending", "uploaded" once the server has it, and then its verdict:
@@ -75,6 +76,7 @@ class Entry:
     tensors: tuple[str, ...] = ()
     samples: int | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
+    reports: Mapping[str, float] = field(default_factory=dict)
     sha256: str = ""
     detail: str = ""
     state: str = ""
@@ -115,6 +117,7 @@ _TYPES: dict[str, tuple[type, ...]] = dict.fromkeys(_FIELDS, (str,)) | {
     "times": (int,),
     "tensors": (tuple,),
     "metrics": (dict,),
+    "reports": (dict,),
 }
 _TYPES |= dict.fromkeys(
     ("run", "round", "number", "assignment", "version", "samples", "published"), (int, NoneType)

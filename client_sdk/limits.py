@@ -7,7 +7,8 @@ They are kept in the profile, read anew for each round, and checked before what 
     cohort_at_least      on the assignment, before anything is fetched
     samples_at_least     before training, and again as an update leaves
     seconds_per_round    while fetching, training and sending; no update leaves after it
-    share_metrics        wherever metrics would leave: reports of progress, and the update
+    share_metrics        wherever metrics would leave: reports of progress, and the update; and on
+                         the assignment, where the strategy asks for the loss before training
 
 A limit that is hit gives the assignment back, with a reason that says which limit it was and
 nothing else: how many examples we have is our own business. Time alone is no wall but a budget: a
@@ -22,11 +23,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from client_sdk.drift import REPORTS
 from client_sdk.errors import LimitReached, ProfileInvalid
 from client_sdk.keys import write_private
 
@@ -51,7 +53,9 @@ class Limits:
             ends early and what it has is sent, or else the assignment is given back; None for any.
         models: only models of these slugs; None for any. "digits@3f9a…" allows it with the
             architecture of this SHA-256 alone; its first 8 digits are enough.
-        share_metrics: whether loss and accuracy leave.
+        share_metrics: whether loss and accuracy leave. Where not, assignments whose strategy
+            asks for a loss are given back; one that asks for the count of steps is told it, as it
+            is told the count of examples.
 
     Example:
         >>> alice.limits = Limits(samples_at_least=50, rounds_per_day=10, share_metrics=False)
@@ -143,7 +147,8 @@ class Limits:
         """Whether an assignment may be done, as far as it says.
 
         Raises:
-            LimitReached: for a model that is not allowed, or too small a cohort.
+            LimitReached: for a model that is not allowed, too small a cohort, or a strategy that
+                asks for what may not leave.
         """
         slugs = self.ask_for(model)
         if slugs is not None and assignment.model not in slugs:
@@ -157,6 +162,17 @@ class Limits:
         if least is not None and (quorum is None or quorum < least):
             told = "no word about it" if quorum is None else quorum
             raise LimitReached("cohort_at_least", f"a cohort of at least {least}", told)
+        self.check_reports(REPORTS[name] for name in assignment.requires if name in REPORTS)
+
+    def check_reports(self, names: Iterable[str]) -> None:
+        """Whether what the strategy asks to be told may leave.
+
+        Raises:
+            LimitReached: for a loss, where metrics may not.
+        """
+        if not self.share_metrics and "initial_loss" in names:
+            asked = "a strategy that asks for the loss before training"
+            raise LimitReached("share_metrics", "a strategy that asks for no metrics", asked)
 
     def check_samples(self, samples: int) -> None:
         """Whether there are enough examples.

@@ -74,6 +74,7 @@ class Outbox:
         local: Mapping[str, np.ndarray],
         samples: int,
         metrics: Mapping[str, float],
+        reports: Mapping[str, float] | None = None,
     ) -> Parcel:
         """Keep the result of a training until it is acknowledged.
 
@@ -83,6 +84,7 @@ class Outbox:
             local: new values of the weights that stay here.
             samples: examples trained on.
             metrics: finite numbers by name.
+            reports: what the strategy asks to be told, by name.
 
         Raises:
             wire.WireError: when the manifest would not be valid.
@@ -99,6 +101,7 @@ class Outbox:
             length=length,
             samples=samples,
             metrics=metrics,
+            reports=reports or {},
         )
         if local:
             (begun / "local").mkdir()

@@ -11,7 +11,7 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +23,7 @@ import numpy as np
 from client_sdk import wire
 from client_sdk.building import expect_room
 from client_sdk.cache import BlobCache
+from client_sdk.drift import CAPABILITIES
 from client_sdk.errors import (
     IntegrityError,
     LoginRefused,
@@ -35,6 +36,7 @@ from client_sdk.keys import Key
 from client_sdk.ledger import Entry, Ledger, Today
 from client_sdk.limits import Limits
 from client_sdk.outbox import Outbox, Parcel
+from client_sdk.own import OwnState
 from client_sdk.participation import Participation
 from client_sdk.profile import DEFAULT, Profile
 from client_sdk.protocol import Assignment, Blob, ModelCard, Wait, read_check_in, read_text
@@ -84,13 +86,14 @@ class Participant:
         self.now: Callable[[], datetime] = lambda: datetime.now().astimezone()
         self.networked = transport is None
         self.outbox = Outbox(profile.folder / "outbox")
+        self.own = OwnState(profile.folder / "own")
         self.cache = BlobCache(profile.cache_folder)
         self.ledger = Ledger(profile.folder)
         self.today = Today(profile.folder, lambda: self.now())
         self._key = profile.key()
         self._assignment: Assignment | None = None
         self._card: ModelCard | None = None
-        self._introduced = False
+        self._introduced: dict[str, Any] = {}  # what the server was told of this installation
         self._shelf = Shelf(self)
         self._transport = Transport(
             profile.url,
@@ -160,7 +163,7 @@ class Participant:
             "name": name,
             "public_key": key.public,
             "signature": key.sign(wire.enrol_message(code, name, key.public)),
-            "sdk": sdk_versions(),
+            "sdk": sdk_versions(CAPABILITIES),
         }
         Ledger(Profile.folder_of(profile)).note("enrolment", detail=f"{name}, {key.public}")
         with Transport(url, transport=transport) as server:
@@ -373,6 +376,7 @@ class Participant:
         wait: float = 0.0,
         model: str | Sequence[str] | None = None,
         patience: float | None = None,
+        capabilities: Collection[str] = (),
     ) -> Assignment | Wait:
         """Ask what to do.
 
@@ -380,6 +384,8 @@ class Participant:
             wait: seconds that the server may hold the answer until there is work, at most 25.
             model: only rounds of this model, or of these.
             patience: seconds to wait for a server that is away; None for ever.
+            capabilities: what a strategy may ask for, of `client_sdk.drift.CAPABILITIES`: an
+                assignment's `requires` names no other. Who trains by hand can do none of it.
 
         Returns:
             An assignment, the same one until it is done; or when to ask again, and why.
@@ -387,13 +393,13 @@ class Participant:
         body: dict[str, Any] = {"wait": wait}
         if model is not None:
             body["models"] = [model] if isinstance(model, str) else list(model)
-        if not self._introduced:
-            body["sdk"] = sdk_versions()
-            told = ", ".join(f"{name} {value}" for name, value in body["sdk"].items())
-            self.ledger.note("versions", detail=told)
+        versions = sdk_versions(capabilities)
+        if versions != self._introduced:
+            body["sdk"] = versions
+            self.ledger.note("versions", detail=_spelled(versions))
         timeout = httpx.Timeout(wait + _GRACE, connect=10.0)
         answer = self._transport.post("check-in", body, patience=patience, timeout=timeout)
-        self._introduced = True
+        self._introduced = versions
         what = read_check_in(answer)
         if isinstance(what, Assignment):
             self._assignment = what
@@ -463,6 +469,32 @@ class Participant:
         self.cache.trim(*self._shelf.blobs())
         return {weight.name: found[weight.name] for weight in card.weights}
 
+    def control(self, assignment: Assignment, card: ModelCard, **options: Any) -> np.ndarray | None:
+        """The control variates of an assignment's strategy, checked; None for zeros.
+
+        Args:
+            assignment: from `check_in`.
+            card: its model.
+            options: as for `download`.
+
+        Returns:
+            Shape (n,), float32: for all federated weights, one after another.
+
+        Raises:
+            IntegrityError: when something is not as it was announced.
+        """
+        if assignment.control is None:
+            return None
+        size = sum(spec.size for spec in card.tensors(wire.FEDERATED))
+        specs = [wire.TensorSpec("control", (size,))]
+        path = self._fetch(assignment.control, specs, options)
+        try:
+            values = wire.open_flat(path, specs)
+            wire.norm(values, specs)
+        except wire.WireError as error:
+            raise IntegrityError(error.detail) from error
+        return values
+
     def card(
         self,
         assignment: Assignment,
@@ -531,6 +563,7 @@ class Participant:
         """
         limits = self.limits if limits is None else limits
         limits.check_samples(parcel.manifest.samples)
+        limits.check_reports(parcel.manifest.reports)
         if not limits.share_metrics:
             parcel = self.outbox.without_metrics(parcel)
         raw, number = parcel.manifest.to_bytes(), parcel.manifest.assignment
@@ -732,6 +765,7 @@ def _leaving(parcel: Parcel) -> dict[str, Any]:
         "tensors": tuple(about.get("tensors", ())),
         "samples": manifest.samples,
         "metrics": dict(manifest.metrics),
+        "reports": dict(manifest.reports),
         "sha256": manifest.digest,
     }
 
@@ -741,12 +775,23 @@ def _words(progress: Mapping[str, Any]) -> str:
     return f"{progress.get('activity', '')}{epoch}"
 
 
-def sdk_versions() -> dict[str, Any]:
-    """What this installation is, for operators; asks for Keras without importing it."""
+def _spelled(versions: Mapping[str, Any]) -> str:
+    """Versions as the ledger lists them."""
+    told = {name: " ".join(one) if isinstance(one, list) else one for name, one in versions.items()}
+    return ", ".join(f"{name} {value or 'none'}" for name, value in told.items())
+
+
+def sdk_versions(capabilities: Collection[str]) -> dict[str, Any]:
+    """What this installation is, for operators; asks for Keras without importing it.
+
+    Args:
+        capabilities: what strategies may ask for, of who trains here.
+    """
     versions: dict[str, Any] = {
         "version": version(),
         "wire": wire.WIRE_VERSION,
         "python": platform.python_version(),
+        "capabilities": list(capabilities),
     }
     try:
         versions["keras"] = importlib.metadata.version("keras")

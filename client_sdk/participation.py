@@ -10,6 +10,9 @@ One exchange is:
 6. **send** it until there is a receipt: listed first, to the caller and in the ledger;
 7. **ask for the verdict** when we check in again.
 
+Where there is nothing to train, and examples of our own are held out, we may be asked to evaluate
+a version on these: that is fetched and measured, and the numbers are listed and told.
+
 A process may be killed between any two lines: the server gives the same assignment again, blobs
 that are here are not fetched again, and what is in the outbox is sent bit by bit as it was.
 
@@ -25,16 +28,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from client_sdk import wire
+from client_sdk import drift, wire
+from client_sdk import held_out as held_out_examples
 from client_sdk.building import ModelRefused
 from client_sdk.errors import (
+    CapabilityMissing,
     CertificateRefused,
     Declined,
+    EvaluationClosed,
     IntegrityError,
     LimitReached,
     LoginRefused,
@@ -50,10 +57,11 @@ from client_sdk.errors import (
     UpdateConflict,
 )
 from client_sdk.events import KINDS, Event, Summary
+from client_sdk.held_out import Measured, Part, told_of
 from client_sdk.limits import Limits
 from client_sdk.outbox import Parcel
 from client_sdk.progress import automatic
-from client_sdk.protocol import Assignment, ModelCard, Wait
+from client_sdk.protocol import Assignment, Evaluation, ModelCard, Wait
 from client_sdk.receipts import Verdicts
 from client_sdk.reporting import Reporter
 from client_sdk.stopping import Stop, Stopped
@@ -100,11 +108,16 @@ class Participation:
         idle: float | None,
         stop: threading.Event | None,
         verdicts: float,
+        held_out: float | None,
+        evaluation_data: Data | None,
     ) -> None:
         if isinstance(until, datetime) and until.tzinfo is None:
             raise ValueError(f"Expected `until` to have a time zone. Received: {until}")
         self.participant = participant
-        self.data = Given(data)
+        key = participant.profile.participant
+        self.data, self.held_out = held_out_examples.parts(data, held_out, evaluation_data, key)
+        if self.held_out is not None and not trainers.measures:
+            raise ValueError("Expected a trainer that has `measure`, to evaluate. Received: none")
         self.model, self.rounds, self.until, self.wait = model, rounds, until, wait
         self.idle, self.verdicts_within = idle, verdicts
         self.on_event = on_event
@@ -185,10 +198,12 @@ class Participation:
             self.limits = self._limits_now()
             self._allow_any()
             answer, waited, greeting = self._check_in()
-            self._ask_for_verdicts(at_once=isinstance(answer, Assignment))
+            self._ask_for_verdicts(at_once=not isinstance(answer, Wait))
             if isinstance(answer, Assignment):
                 self._exchange(answer)
                 self._worked_at = time.monotonic()
+            elif isinstance(answer, Evaluation):
+                self._evaluate(answer)
             elif greeting:
                 self._tell("waiting", reason=answer.reason, detail=answer.detail, seconds=0.0)
             else:
@@ -228,7 +243,7 @@ class Participation:
             self._pause(min(pause, _VERDICT_PAUSE) if self.verdicts.open else pause)
         self._ask_for_verdicts()
 
-    def _check_in(self) -> tuple[Assignment | Wait, float, bool]:
+    def _check_in(self) -> tuple[Assignment | Evaluation | Wait, float, bool]:
         """The server's answer, how long it took, and whether it is the first.
 
         There is a wait until the end when there is no answer.
@@ -239,6 +254,8 @@ class Participation:
                 wait=max(0.0, min(self._hold(), left)),
                 model=self.limits.ask_for(self.model),
                 patience=left if math.isfinite(left) else None,
+                evaluates=self.held_out is not None and self.limits.share_metrics,
+                capabilities=self.trainers.capabilities,
             )
             self._troubles = 0
         except (ServerDistrusted, CertificateRefused) as error:
@@ -388,28 +405,48 @@ class Participation:
         if assignment.encoding not in wire.ENCODINGS:
             detail = f"Expected {wire.ENCODINGS[0]}. Received: {assignment.encoding!r:.60}"
             raise wire.WireError("unsupported_encoding", detail, field="encoding")
+        try:
+            drift.check(assignment.requires, self.trainers.capabilities)
+        except CapabilityMissing as error:
+            raise _Failed(error) from error
         reporter.say(activity="downloading", fraction=0.0)
         self._tell("downloading", bytes=assignment.weights.length)
         with self._within_limits():
             card = self.participant.card(assignment, within=self._within())
-            examples = self._examples(card)
+            examples = self._examples(card, self.data)
             self.limits.check_samples(count(examples))
             card, weights = self.participant.download(
                 assignment, within=self._within(), check=self._check
             )
+            asked = self._asked(assignment, card)
         self._tell("downloaded", bytes=assignment.weights.length)
         trainer = self._trainer(card)
         reporter.say(activity="training", fraction=0.0)
         self._tell("training", samples=count(examples))
         self._fraction, self._latest = 0.0, {}
-        result = self._call_trainer(trainer, assignment, weights, examples)
+        result = self._call_trainer(trainer, assignment, weights, examples, asked)
         self._check()
         with _on_this_machine():
             return self._pack(assignment, card, result)
 
-    def _examples(self, card: ModelCard) -> Any:
+    def _asked(self, assignment: Assignment, card: ModelCard) -> dict[str, Any]:
+        """What the strategy asks of the trainer, and what it is given for that; most ask nothing."""
+        if not assignment.requires:
+            return {}
+        mine, keeps = self.participant, drift.keeps(assignment.requires)
+        for number in mine.own.undecided(assignment.run):
+            if number != assignment.id:  # what it left decides what we begin with
+                counted = self.verdicts.counted(number)
+                if counted is not None:
+                    mine.own.settle(number, counted=counted)
+        size = sum(spec.size for spec in card.tensors(wire.FEDERATED))
+        control = mine.control(assignment, card, within=self._within(), check=self._check)
+        own = mine.own.find(assignment.run, keeps, size)
+        return {"requires": assignment.requires, "own": own, "control": control}
+
+    def _examples(self, card: ModelCard, data: Given | Part) -> Any:
         try:
-            return self.data.read(card)
+            return data.read(card)
         except (ParticipantError, OSError) as error:  # they are none for this model
             raise _Failed(error) from error
 
@@ -425,6 +462,7 @@ class Participation:
         assignment: Assignment,
         weights: Mapping[str, np.ndarray],
         examples: Any,
+        asked: Mapping[str, Any],
     ) -> Any:
         through: list[BaseException] = []  # what we raised ourselves is not the trainer's fault
 
@@ -447,6 +485,7 @@ class Participation:
             "on_progress": on_progress,
             # What is left is for what goes before and after.
             "seconds": within if within is None else _TO_TRAIN * within,
+            **asked,
         }
         more = {name: offered[name] for name in offered if takes(trainer.train, name)}
         try:
@@ -483,21 +522,27 @@ class Participation:
         specs = card.tensors(wire.FEDERATED)
         try:
             self.summary.metrics = _numbers(result.metrics)
+            asked = drift.keeps(assignment.requires)
+            if asked:  # first: there is no update without what it leaves here
+                own = {name: result.own[name] for name in asked}
+                self.participant.own.put(assignment.run, assignment.id, own)
             parcel = self.participant.outbox.put(
                 assignment,
                 {spec.name: result.deltas[spec.name] for spec in specs},
                 {spec.name: result.local[spec.name] for spec in card.tensors(wire.LOCAL)},
                 int(result.samples),
                 self.limits.share(self.summary.metrics),
+                _reports(assignment.requires, result),
             )
             wire.norm(wire.open_flat(parcel.update, specs), specs)
-        except (KeyError, wire.WireError) as error:
+        except (KeyError, ValueError) as error:
             raise _Failed(error) from error
         return parcel
 
     def _send(self, assignment: Assignment, parcel: Parcel, reporter: Reporter) -> None:
         mine = self.participant
         self.limits.check_samples(parcel.manifest.samples)
+        self.limits.check_reports(parcel.manifest.reports)
         if not self.limits.share_metrics:  # switched off since it was trained
             parcel = mine.outbox.without_metrics(parcel)
         self._tell("sending", **mine.listing(parcel).to_json())
@@ -514,6 +559,73 @@ class Participation:
         told = {"samples": manifest.samples, "metrics": dict(manifest.metrics)}
         self._tell("uploaded", **told, receipt=receipt)
 
+    # --- One evaluation ---
+
+    def _evaluate(self, evaluation: Evaluation) -> None:
+        """Measure a version on what is held out, and tell the server numbers."""
+        self._began = time.monotonic()
+        try:
+            self.limits = self._limits_now()
+            self.limits.check_evaluation(evaluation, self.model)
+            measured = self._measure(evaluation)
+            self.limits.check_samples(measured.samples)
+            self._tell("sending", **told_of(evaluation, measured))
+            self._check_ours()
+            self.participant.report_evaluation(evaluation, measured, limits=self.limits)
+            self.summary.evaluations += 1
+            told = {"samples": measured.samples, "metrics": measured.metrics}
+            self._tell("evaluated", evaluation=evaluation.id, **told)
+            self._nothings = 0
+        except EvaluationClosed as closed:
+            self._tell("closed", reason=closed.code)
+            self._nothings += 1
+        except (LoginRefused, ParticipantSuspended, ParticipantRevoked):
+            raise
+        except Declined as declined:
+            limit = declined.limit if isinstance(declined, LimitReached) else ""
+            self._tell("declined", limit=limit, reason=declined.code, detail=str(declined))
+            self._decline_evaluation(evaluation, declined.code)
+        except (ServerRefused, ServerDistrusted, wire.WireError, _Failed) as error:
+            reason, _ = _reason(error)
+            log.warning("evaluation %d failed: %s", evaluation.id, reason)
+            self._tell("failed", reason=reason, detail=str(error))
+            self._decline_evaluation(evaluation, reason)
+        self._rest()
+
+    def _measure(self, evaluation: Evaluation) -> Measured:
+        assert self.held_out is not None
+        with self._within_limits():
+            card = self.participant.card(evaluation, within=self._within())
+            examples = self._examples(card, self.held_out)
+            self.limits.check_samples(count(examples))
+            card, weights = self.participant.download(
+                evaluation, within=self._within(), check=self._check_ours
+            )
+        about = {"model": evaluation.model, "version": evaluation.version}
+        self._tell("evaluating", evaluation=evaluation.id, **about, samples=count(examples))
+        through: list[BaseException] = []
+
+        def check() -> None:
+            try:
+                self._check_ours()
+            except BaseException as error:
+                through.append(error)
+                raise
+
+        try:
+            measured: Measured = self._trainer(card).measure(weights, examples, check=check)
+        except Exception as error:
+            if through:
+                raise through[0] from None
+            raise _Failed(error) from error
+        return replace(measured, metrics=_numbers(measured.metrics))
+
+    def _decline_evaluation(self, evaluation: Evaluation, reason: str) -> None:
+        self.summary.declined += 1
+        with _nothing_to_add():
+            self.participant.decline_evaluation(evaluation, reason)
+        self._nothings += 1
+
     # --- What became of it ---
 
     def _ask_for_verdicts(self, *, at_once: bool = False) -> bool:
@@ -524,8 +636,10 @@ class Participation:
             for place, known in enumerate(kept):
                 if known.assignment == receipt.assignment:
                     kept[place] = receipt
-            if receipt.final:
+            if receipt.counted is not None:
                 final = True
+                with suppress(OSError):  # it is asked for again before it matters
+                    self.participant.own.settle(receipt.assignment, counted=receipt.counted)
                 self.participant.forget_served()
                 self._tell("receipt", receipt=receipt)
         return final
@@ -635,6 +749,8 @@ def _reason(error: Exception) -> tuple[str, str]:
     cause = error.error if isinstance(error, _Failed) else error
     if isinstance(cause, wire.WireError):
         return cause.code, cause.detail
+    if isinstance(cause, CapabilityMissing):
+        return "capability_missing", str(cause)
     if isinstance(cause, ParticipantError):
         return "training_refused", f"{type(cause).__name__}: {type(cause).__doc__ or ''}"
     if isinstance(cause, OSError):
@@ -650,6 +766,12 @@ def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
         if math.isfinite(value)
     }
     return dict(list(found.items())[: wire.METRICS_LIMIT])
+
+
+def _reports(requires: drift.Requirements, result: Any) -> dict[str, float]:
+    """What the strategy asks to be told, and nothing else of what the trainer has to tell."""
+    asked = any(name in drift.REPORTS for name in requires)
+    return drift.reports(requires, result.reports) if asked else {}
 
 
 def _progress(given: Callable[[Event], object] | bool | None) -> Callable[[Event], object] | None:

@@ -7,6 +7,7 @@
         lock               held by the process that takes part
         local/MODEL        weights that stay here, by model
         outbox/ASSIGNMENT/ an update that is trained and not yet acknowledged
+        own/RUN/           what a strategy lets us keep of a run, from round to round
 
 Profiles live in the user's configuration folder, or below FEDCLIENT_HOME; the blobs, which can
 be fetched again, in the user's cache folder.

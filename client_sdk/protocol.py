@@ -10,13 +10,15 @@ import hashlib
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from client_sdk import wire
 from client_sdk.errors import IntegrityError, ServerDistrusted, plain
 
 _KINDS: dict[type, tuple[type, ...]] = {float: (int, float)}
+_REQUIREMENTS = 32
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _LARGEST = 2**63 - 1  # what a database numbers with; more would not even be a file's name
 
 
@@ -98,6 +100,8 @@ class Assignment:
         seconds_left: until the round closes, or None.
         quorum: fewest updates that the round publishes with; None when the server does not say.
         cohort: how many participants it wants, or None.
+        requires: what the strategy asks of us, as in `client_sdk.drift`; empty for nothing.
+        control: blob of the strategy's control variates, or None for zeros.
     """
 
     id: int
@@ -116,6 +120,8 @@ class Assignment:
     seconds_left: float | None = None
     quorum: int | None = None
     cohort: int | None = None
+    requires: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    control: Blob | None = None
 
     @classmethod
     def from_json(cls, document: Any) -> Assignment:
@@ -125,7 +131,7 @@ class Assignment:
             ServerDistrusted: when something needed is missing or of another type.
         """
         version = _take(document, "version", dict)
-        fixed = version.get("fixed")
+        fixed, control = version.get("fixed"), document.get("control")
         return cls(
             id=_take(document, "id", int),
             run=_take(document, "run", int),
@@ -143,7 +149,27 @@ class Assignment:
             seconds_left=_take(document, "seconds_left", float, None),
             quorum=_take(document, "quorum", int, None),
             cohort=_take(document, "cohort", int, None),
+            requires=_requirements(_take(document, "requires", dict, {})),
+            control=Blob.from_json(control) if control else None,
         )
+
+
+def _requirements(document: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """What a strategy asks for, by name, each with its settings: words and finite numbers.
+
+    Names that are unknown here are kept: what we cannot do has to be refused.
+    """
+    found = {}
+    for name in document:
+        settings = _take(document, name, dict)
+        words = [name, *settings]
+        if len(document) > _REQUIREMENTS or not all(map(_NAME.fullmatch, words)):
+            raise ServerDistrusted(
+                f"Expected `requires` in the server's answer to be at most {_REQUIREMENTS} names "
+                f"with settings. Received: {str(words)[:80]}"
+            )
+        found[name] = {one: float(_take(settings, one, float)) for one in settings}
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,13 @@ class Receipt:
         known = self.published is not None or self.phase in ("", *_ROUND_ENDED)
         return known or self.state != "accepted"
 
+    @property
+    def counted(self) -> bool | None:
+        """Whether a version came of the update; None while that may still be."""
+        if not self.final:
+            return None
+        return self.state == "accepted" and self.published is not None
+
     def after(self, document: Mapping[str, Any]) -> Receipt:
         """This receipt after what the server says of the assignment; of odd words nothing."""
         published = document.get("published")
@@ -159,6 +166,18 @@ class Verdicts:
                 with suppress(OSError):  # a full disk: it can be asked for again
                     self._note(receipt)
             yield receipt
+
+    def counted(self, assignment: int) -> bool | None:
+        """Ask whether a version came of an update; None while that may still be.
+
+        The server is waited for.
+        """
+        nothing = Receipt(run=0, round=0, number=0, model="", version=0, samples=0, bytes=0)
+        try:
+            told = self._participant.assignment(assignment, patience=None)
+        except RoundClosed:  # it knows nothing of it
+            return False
+        return nothing.after(told).counted
 
     def _note(self, receipt: Receipt) -> None:
         told = {name: getattr(receipt, name) for name in ("state", "code", "reason", "published")}

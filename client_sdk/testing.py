@@ -20,7 +20,7 @@ import secrets
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,7 +31,8 @@ import numpy as np
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from client_sdk import wire
+from client_sdk import drift, wire
+from client_sdk.held_out import Measured
 from client_sdk.trainers import Data, OnEpoch
 
 Before = Callable[[httpx.Request], httpx.Response | None]
@@ -55,11 +56,21 @@ class ReceivedUpdate:
     body: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class ReceivedReport:
+    """What a participant measured on held-out examples: who, for what, and the report as it came."""
+
+    participant: str
+    evaluation: int
+    report: Mapping[str, Any]
+
+
 @dataclass(slots=True)
 class _Enrolled:
     name: str
     public_key: str
     state: str = "active"
+    capabilities: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -96,8 +107,12 @@ class FakeServer:
         progress: their reports of progress, as (assignment, report).
         failures: their reports of failure, as (assignment, reason, detail).
         withdrawals: what they gave back, as (assignment, reason).
+        reports: what they measured when asked to evaluate, in order.
+        evaluation_failures: what they did not measure, as (evaluation, reason).
         requests: every request as "METHOD path".
-        retry_after, encoding, hyperparameters, quorum, cohort: what its answers say from now on.
+        retry_after, encoding, hyperparameters, quorum, cohort, requires: what its answers say from
+            now on.
+        control: control variates that its assignments come with, shape (n,); None for zeros.
         oldest_sdk: versions of the SDK before this one are refused, as (major, minor).
         before: functions that see each request first; one that answers takes it over. To play
             a server that is away, raise `httpx.ConnectError` there, or use `away`.
@@ -131,6 +146,8 @@ class FakeServer:
         self.progress: list[tuple[int, dict[str, Any]]] = []
         self.failures: list[tuple[int, str, str]] = []
         self.withdrawals: list[tuple[int, str]] = []
+        self.reports: list[ReceivedReport] = []
+        self.evaluation_failures: list[tuple[int, str]] = []
         self.requests: list[str] = []
         self.before: list[Before] = []
         self.retry_after = 0.0
@@ -138,6 +155,8 @@ class FakeServer:
         self.quorum: int | None = 1
         self.cohort: int | None = None
         self.oldest_sdk = (0, 0)
+        self.requires: dict[str, dict[str, float]] = {}
+        self.control: np.ndarray | None = None
         self.hyperparameters: dict[str, Any] = {"epochs": 2, "batch_size": 8, "learning_rate": 0.1}
         self._codes: set[str] = set()
         self._used_codes: dict[str, str] = {}
@@ -147,6 +166,7 @@ class FakeServer:
         self._rounds = itertools.count(1)
         self._ids = itertools.count(1)
         self._places: dict[int, _Place] = {}
+        self._evaluations: dict[int, dict[str, Any]] = {}
         self._lock = threading.RLock()
         self.add_model(model, weights, document=document)
 
@@ -243,6 +263,39 @@ class FakeServer:
                 place.state = "late"
         mine.round = None
 
+    def open_evaluation(
+        self, version: int | None = None, *, minimum: int = 2, model: str | None = None
+    ) -> int:
+        """Ask every participant that evaluates, once, to measure a version.
+
+        Args:
+            version: its number; the newest when None.
+            minimum: the smallest cohort that they are told.
+            model: slug of the model; the first one when None.
+
+        Returns:
+            The evaluation's id.
+        """
+        mine = self._models[model or self.model]
+        if not mine.versions:
+            self._keep_version(mine, {})
+        number = next(self._ids)
+        self._evaluations[number] = {
+            "id": number,
+            "model": mine.document["slug"],
+            "architecture_digest": mine.document["architecture_digest"],
+            "version": self._version(mine, version or len(mine.versions)),
+            "goal": minimum,
+            "minimum": minimum,
+            "deadline": None,
+            "seconds_left": None,
+        }
+        return number
+
+    def close_evaluation(self, evaluation: int) -> None:
+        """Take no more reports for it."""
+        self._evaluations[evaluation]["closed"] = True
+
     def judge(self, assignment: int, state: str, code: str = "", reason: str = "") -> None:
         """Let an update that was uploaded be "accepted", "rejected", "quarantined" …"""
         place = self._places[assignment]
@@ -277,6 +330,19 @@ class FakeServer:
             place.document |= {"phase": "published", "published": number}
         self.close_round(model=mine.document["slug"])
         return number
+
+    def fail(self, *, model: str | None = None) -> None:
+        """End the open round without a version; its updates were accepted in vain."""
+        mine = self._models[model or self.model]
+        for place in self._places_of(mine):
+            place.state = "accepted" if place.state == "uploaded" else place.state
+            place.document["phase"] = "failed"
+        self.close_round(model=mine.document["slug"])
+
+    def capabilities(self, name: str) -> tuple[str, ...]:
+        """What a participant, by name, has told that strategies may ask of it."""
+        [found] = [one for one in self._participants.values() if one.name == name]
+        return found.capabilities
 
     def _places_of(self, model: _Model) -> list[_Place]:
         open_ = model.round["id"] if model.round is not None else None
@@ -401,7 +467,8 @@ class FakeServer:
         participant = secrets.token_hex(16)
         self._codes.remove(code)
         self._used_codes[code] = participant
-        self._participants[participant] = _Enrolled(body["name"], key)
+        able = tuple(body.get("sdk", {}).get("capabilities", ()))
+        self._participants[participant] = _Enrolled(body["name"], key, capabilities=able)
         return httpx.Response(201, json=self._enrolled(participant))
 
     def _enrolled(self, participant: str) -> dict[str, Any]:
@@ -447,23 +514,65 @@ class FakeServer:
     def _check_in(self, request: httpx.Request) -> httpx.Response:
         who, body = self._who(request), json.loads(request.content)
         self._check_sdk(body.get("sdk"))
+        if "sdk" in body:
+            able = tuple(body["sdk"].get("capabilities", ()))
+            self._participants[who].capabilities = able
+        lacking = sorted(set(self.requires) - set(self._participants[who].capabilities))
         wanted = body.get("models")
         open_ = [
             one
             for slug, one in self._models.items()
             if one.round is not None and (wanted is None or slug in wanted)
         ]
-        for model in open_:
+        for model in open_ if not lacking else ():
             mine = [place for place in self._places_of(model) if place.participant == who]
             place = mine[0] if mine else self._invite(who, model)
             if place.state == "training":
                 return httpx.Response(200, json={"action": "train", "assignment": place.told()})
+        if body.get("evaluates") and (asked := self._evaluation_for(who, wanted)):
+            return httpx.Response(200, json={"action": "evaluate", "evaluation": asked})
         wait = {"action": "wait", "retry_after": self.retry_after}
         if not open_:
             wait |= {"reason": "no_open_round", "run": None, "detail": "No round is open."}
+        elif lacking:
+            detail = f"Expected an SDK that can do {lacking[0]}."
+            wait |= {"reason": "sdk_lacks", "run": 1, "detail": detail}
         else:
             wait |= {"reason": "round_in_progress", "run": 1, "detail": "The round goes on."}
         return httpx.Response(200, json=wait)
+
+    def _evaluation_for(self, who: str, wanted: Sequence[str] | None) -> dict[str, Any] | None:
+        done = {one.evaluation for one in self.reports if one.participant == who}
+        done |= {evaluation for evaluation, _ in self.evaluation_failures}
+        for number, asked in self._evaluations.items():
+            known = wanted is None or asked["model"] in wanted
+            if known and number not in done and not asked.get("closed"):
+                return asked
+        return None
+
+    def _open_evaluation(self, request: httpx.Request, evaluation: str) -> dict[str, Any]:
+        asked = self._evaluations.get(int(evaluation))
+        if asked is None:
+            raise _Refused(404, "evaluation_not_found", "Expected one that you were asked for.")
+        if asked.get("closed"):
+            raise _Refused(409, "evaluation_closed", "Expected an open evaluation.")
+        return asked
+
+    def _report(self, request: httpx.Request, evaluation: str) -> httpx.Response:
+        who, report = self._who(request), json.loads(request.content)
+        self._open_evaluation(request, evaluation)
+        numbers = report["samples"] >= 1 and report["metrics"]
+        if report.keys() != {"samples", "metrics", "classes"} or not numbers:
+            raise _Refused(422, "report_invalid", "Expected samples, metrics and classes.")
+        self.reports.append(ReceivedReport(who, int(evaluation), report))
+        return httpx.Response(200, json={"evaluation": int(evaluation), "samples": 1})
+
+    def _decline_report(self, request: httpx.Request, evaluation: str) -> httpx.Response:
+        self._who(request)
+        self._open_evaluation(request, evaluation)
+        reason = json.loads(request.content)["reason"]
+        self.evaluation_failures.append((int(evaluation), reason))
+        return httpx.Response(204)
 
     def _invite(self, who: str, model: _Model) -> _Place:
         assert model.round is not None
@@ -488,9 +597,16 @@ class FakeServer:
             "encoding": self.encoding,
             "deadline": None,
             "seconds_left": None,
+            "requires": self.requires,
+            "control": self._control(),
         }
         place = self._places[document["id"]] = _Place(who, document)
         return place
+
+    def _control(self) -> dict[str, Any] | None:
+        if self.control is None or "control_variates" not in self.requires:
+            return None
+        return self.keep(wire.dumps({"control": self.control.astype(np.float32)}))
 
     def _place(self, request: httpx.Request, assignment: str) -> _Place:
         place = self._places.get(int(assignment))
@@ -549,6 +665,10 @@ class FakeServer:
         base, digest = document["version"]["weights"]["sha256"], hashlib.sha256(body).hexdigest()
         if told != (document["id"], document["round"], base, digest):
             raise _Refused(422, "manifest_invalid", "Expected the manifest of this update.")
+        for name in document["requires"]:
+            if name in drift.REPORTS and drift.REPORTS[name] not in manifest.reports:
+                detail = f"Expected the report `{drift.REPORTS[name]}`."
+                raise _Refused(422, "manifest_invalid", detail)
         self.updates.append(
             ReceivedUpdate(place.participant, document["id"], manifest, deltas, body)
         )
@@ -624,6 +744,8 @@ _ROUTES = (
     ("POST", r"assignments/(\d+)/progress", "_progress"),
     ("PUT", r"assignments/(\d+)/update", "_update"),
     ("POST", r"assignments/(\d+)/failure", "_failure"),
+    ("POST", r"evaluations/(\d+)/report", "_report"),
+    ("POST", r"evaluations/(\d+)/failure", "_decline_report"),
     ("GET", r"blobs/([0-9a-f]{64})", "_blob_door"),
     ("GET", r"models", "_list_models"),
     ("GET", r"models/([^/]+)", "_model"),
@@ -719,12 +841,20 @@ class FakeTrainer:
         epochs: how often `on_epoch` is called.
         weights: weights manifest of the model.
         calls: the weights that each training started from.
+        measured: what every version comes to on held-out examples.
+        evaluated: the weights of each version that was measured.
+        asked: what a strategy asked of each: `requires`, `own` and `control`.
+        capabilities: what a strategy may ask for.
     """
 
     step: float = 0.01
     epochs: int = 2
     weights: Sequence[wire.WeightSpec] = WEIGHTS
     calls: list[dict[str, np.ndarray]] = field(default_factory=list)
+    measured: Mapping[str, float] = field(default_factory=lambda: {"loss": 0.5, "accuracy": 0.75})
+    evaluated: list[dict[str, np.ndarray]] = field(default_factory=list)
+    asked: list[dict[str, Any]] = field(default_factory=list)
+    capabilities: Collection[str] = tuple(drift.CAPABILITIES)
 
     def train(
         self,
@@ -733,20 +863,50 @@ class FakeTrainer:
         hyperparameters: Mapping[str, Any],
         seed: int,
         on_epoch: OnEpoch | None = None,
+        *,
+        requires: drift.Requirements = drift.NOTHING,
+        own: drift.Own | None = None,
+        control: np.ndarray | None = None,
     ) -> FakeResult:
-        """Change every value by the step, and the local ones by one."""
+        """Change every value by the step, and the local ones by one; each epoch is one step."""
+        self.asked.append({"requires": requires, "own": own, "control": control})
         self.calls.append({name: np.array(value) for name, value in weights.items()})
         for epoch in range(1, self.epochs + 1):
             if on_epoch is not None:
                 on_epoch(epoch, self.epochs, {"loss": 1 / epoch})
         federated = wire.tensors_of(self.weights, wire.FEDERATED)
         local = wire.tensors_of(self.weights, wire.LOCAL)
+        deltas = {spec.name: np.full(spec.shape, self.step, np.float32) for spec in federated}
         return FakeResult(
-            deltas={spec.name: np.full(spec.shape, self.step, np.float32) for spec in federated},
+            deltas=deltas,
             samples=len(data[0]) if isinstance(data, tuple | list) else len(data),
             metrics={"loss": 1 / self.epochs},
             local={spec.name: weights[spec.name] + np.float32(1) for spec in local},
+            reports=drift.reports(requires, {"steps": self.epochs, "initial_loss": 1.0}),
+            own=drift.advance(
+                requires,
+                own,
+                control,
+                drift.joined(deltas),
+                steps=self.epochs,
+                learning_rate=hyperparameters.get("learning_rate", 0.1),
+            ),
         )
+
+    def measure(
+        self,
+        weights: Mapping[str, np.ndarray],
+        data: Data,
+        *,
+        check: Callable[[], object] | None = None,
+    ) -> Measured:
+        """What every version comes to, on as many examples as there are."""
+        self.evaluated.append({name: np.array(value) for name, value in weights.items()})
+        return Measured(_count(data), dict(self.measured))
+
+
+def _count(data: Data) -> int:
+    return len(data[0]) if isinstance(data, tuple | list) else len(data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -757,3 +917,5 @@ class FakeResult:
     samples: int
     metrics: dict[str, float]
     local: dict[str, np.ndarray]
+    reports: dict[str, float] = field(default_factory=dict)
+    own: dict[str, np.ndarray] = field(default_factory=dict)

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from client_sdk.drift import CAPABILITIES
 from client_sdk.protocol import ModelCard
 
 Data = Any  # (x, y), or what else `client_sdk.data.read` takes, or a function that answers it
@@ -22,7 +23,14 @@ class TrainerLike(Protocol):
     One whose `train` takes these as well is handed them: `check`, to be called about every second,
     and what it raises ends the training; `on_progress`, to be called with the fraction that is
     done; and `seconds`, after which it may answer with what it has trained so far.
+
+    Some strategies ask for more than a plain training: `client_sdk.drift` says what. A trainer
+    that can do some of it has `capabilities`, their names, and its `train` takes `requires`, `own`
+    and `control` as that of `client_sdk.training.Trainer`; its answer has `reports` and `own` as
+    well. One without is spared the rounds of such strategies.
     """
+
+    # One that has `measure` as well, as `client_sdk.training.Trainer`, can evaluate versions.
 
     def train(
         self,
@@ -65,7 +73,20 @@ class Trainers:
             names = " and ".join(self._options)
             raise ValueError(f"Expected either a trainer or {names}. Received: both")
 
-    def of(self, card: ModelCard) -> TrainerLike:
+    @property
+    def capabilities(self) -> list[str]:
+        """What a strategy may ask for here: of `client_sdk.drift.CAPABILITIES`."""
+        able = CAPABILITIES if self._given is None else getattr(self._given, "capabilities", ())
+        if (loop := self._options.get("loop")) is not None:
+            able = loop.capabilities
+        return [name for name in CAPABILITIES if name in able]
+
+    @property
+    def measures(self) -> bool:
+        """Whether versions can be evaluated here."""
+        return self._given is None or hasattr(self._given, "measure")
+
+    def of(self, card: ModelCard) -> Any:
         """The trainer of a model."""
         if self._given is not None:
             return self._given

@@ -256,7 +256,7 @@ class Trainer:
             local=self._local(),
             complete=course.complete,
             steps=steps,
-            reports=drift.reports(requires, steps=steps, **told),
+            reports=drift.reports(requires, {"steps": steps, **told}),
             own=kept,
         )
 

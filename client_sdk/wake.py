@@ -39,7 +39,9 @@ PATH = "ws/participant/"
 CONNECTED = "connected"  # kinds of our own, beside the server's
 REFUSED = "refused"
 # After these there may be something to do; all others tell what became of what was done.
-WORK = frozenset({CONNECTED, "round.opened", "assignment.invited"})
+WORK = frozenset(
+    {CONNECTED, "evaluation.opened", "round.opened", "round.has_room", "assignment.invited"}
+)
 
 _MESSAGE_LIMIT = 16 * 1024  # bytes
 _KEPT = 64  # news that nobody has asked for; the oldest are forgotten first

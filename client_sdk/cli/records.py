@@ -50,7 +50,8 @@ def _maybe(value: object) -> str:
 
 def _more(entry: Entry) -> str:
     came = f"version {entry.published} came of it" if entry.published else ""
-    parts = (entry.state, entry.reason or entry.code, came, numbers(entry.metrics), entry.detail)
+    told = numbers(entry.metrics), numbers(entry.reports)
+    parts = (entry.state, entry.reason or entry.code, came, *told, entry.detail)
     return ", ".join(part for part in parts if part)
 
 

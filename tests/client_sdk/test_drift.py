@@ -14,6 +14,7 @@ from client_sdk.errors import CapabilityMissing
 from client_sdk.wire import TensorSpec
 
 SCAFFOLD: drift.Requirements = {"control_variates": {}, "report_steps": {}}
+REPORT_LOSS: drift.Requirements = {"report_initial_loss": {}}
 PROXIMAL: drift.Requirements = {"proximal": {"mu": 0.1}}
 
 
@@ -71,9 +72,11 @@ def test_after_plain_steps_a_control_variate_is_the_mean_gradient(
 
 
 def test_reports_are_what_is_asked_for_and_no_more() -> None:
-    assert drift.reports(SCAFFOLD, steps=7, initial_loss=0.5) == {"steps": 7.0}
-    assert drift.reports({"report_initial_loss": {}}, initial_loss=0.5) == {"initial_loss": 0.5}
-    assert drift.reports(PROXIMAL, steps=7) == {}
+    assert drift.reports(SCAFFOLD, {"steps": 7, "initial_loss": 0.5}) == {"steps": 7.0}
+    assert drift.reports(REPORT_LOSS, {"initial_loss": 0.5}) == {"initial_loss": 0.5}
+    assert drift.reports(PROXIMAL, {"steps": 7}) == {}
+    with pytest.raises(KeyError):
+        drift.reports(REPORT_LOSS, {"steps": 7})
 
 
 @pytest.mark.parametrize(
