@@ -30,8 +30,6 @@ class TrainerLike(Protocol):
     well. One without is spared the rounds of such strategies.
     """
 
-    # One that has `measure` as well, as `client_sdk.training.Trainer`, can evaluate versions.
-
     def train(
         self,
         weights: Mapping[str, np.ndarray],
@@ -81,12 +79,7 @@ class Trainers:
             able = loop.capabilities
         return [name for name in CAPABILITIES if name in able]
 
-    @property
-    def measures(self) -> bool:
-        """Whether versions can be evaluated here."""
-        return self._given is None or hasattr(self._given, "measure")
-
-    def of(self, card: ModelCard) -> Any:
+    def of(self, card: ModelCard) -> TrainerLike:
         """The trainer of a model."""
         if self._given is not None:
             return self._given
