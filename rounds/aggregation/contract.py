@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -44,23 +44,30 @@ class OptionError(ValueError):
         self.detail = detail
 
 
-def number(default: float, about: str, *, least: float, most: float, above: bool = False) -> Any:
+def number(
+    default: float | None, about: str, *, least: float, most: float, above: bool = False
+) -> Any:
     """A field that is an option of a strategy: a number, checked when the strategy is made.
 
     Args:
-        default: what counts when a run says nothing.
+        default: what counts when a run says nothing; None if the strategy decides then.
         about: a sentence for people.
         least: the smallest number that makes sense.
         most: the largest.
         above: whether `least` itself makes no sense.
     """
-    limits = {"least": least, "most": most, "above": above}
-    return field(default=default, metadata={"help": about, **limits})
+    return field(default=default, metadata=_option(about, float, least, most, above=above))
 
 
-def whole(default: int, about: str, *, least: int, most: int) -> Any:
+def whole(default: int | None, about: str, *, least: int, most: int) -> Any:
     """A field that is an option of a strategy: a whole number (see `number`)."""
-    return field(default=default, metadata={"help": about, "least": least, "most": most})
+    return field(default=default, metadata=_option(about, int, least, most))
+
+
+def _option(
+    about: str, kind: type, least: float, most: float, *, above: bool = False
+) -> dict[str, Any]:
+    return {"help": about, "kind": kind, "least": least, "most": most, "above": above}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,12 +100,16 @@ class Setting:
         population: participants that could be selected.
         quorum: fewest contributions that there will be.
         asynchronous: whether participants train from versions of different age.
+        statistics: spans of values (first, and one after the last) that no gradient trains, such
+            as the moving means and variances of batch normalization. What is made for gradients,
+            such as momentum, leaves them alone: they become their mean, weighted by samples.
     """
 
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     population: int = 0
     quorum: int = 1
     asynchronous: bool = False
+    statistics: Sequence[tuple[int, int]] = ()
 
 
 ANY_SETTING = Setting()
@@ -149,14 +160,7 @@ class Strategy:
         """Checks the options that have a range. Raises OptionError for the first out of it."""
         for option in fields(self):  # type: ignore[arg-type]
             if "least" in option.metadata:
-                _expect_in_range(
-                    option.name,
-                    getattr(self, option.name),
-                    kind=type(option.default),
-                    least=option.metadata["least"],
-                    most=option.metadata["most"],
-                    above=option.metadata.get("above", False),
-                )
+                _expect_in_range(option, getattr(self, option.name))
 
     @property
     def requires(self) -> Requirements:
@@ -204,15 +208,16 @@ class Strategy:
         raise NotImplementedError
 
 
-def _expect_in_range(
-    name: str, value: Any, *, kind: type, least: float, most: float, above: bool
-) -> None:
+def _expect_in_range(option: Field[Any], value: Any) -> None:
+    kind, least, most, above = (option.metadata[key] for key in ("kind", "least", "most", "above"))
+    if value is None and option.default is None:
+        return
     numbers = (int,) if kind is int else (int, float)
     within = type(value) in numbers and math.isfinite(value) and least <= value <= most
     if not within or (above and value == least):
         what = f"a {'whole ' if kind is int else ''}number {'above' if above else 'from'}"
         detail = f"Expected {what} {least} to {most}. Received: {value!r}"
-        raise OptionError(f"strategy_options.{name}", detail)
+        raise OptionError(f"strategy_options.{option.name}", detail)
 
 
 FAMILIES = ("average", "server optimizer", "drift", "robust", "clipping", "asynchronous")

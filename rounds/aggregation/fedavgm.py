@@ -89,8 +89,9 @@ class FedAvgM(Strategy):
             momentum[at] = self.server_momentum * before[at] + mean
             return self.server_learning_rate * momentum[at]
 
-        rows = [one.values for one in ordered]
-        delta, norm = sums.weighted_sums(rows, [samples], step, out=out, threads=self.threads)
+        delta, norm = sums.weighted_sums(
+            ordered, [samples], step, statistics=setting.statistics, out=out, threads=self.threads
+        )
         return Result(
             state={"momentum": momentum},
             delta=delta,

@@ -86,8 +86,7 @@ class FedBuff(Strategy):
             return self.server_learning_rate / total * mean
 
         weights = [one.samples * (1 + one.staleness) ** -self.staleness_exponent for one in ordered]
-        rows = [one.values for one in ordered]
-        delta, norm = sums.weighted_sums(rows, [weights], step, out=out, threads=self.threads)
+        delta, norm = sums.weighted_sums(ordered, [weights], step, out=out, threads=self.threads)
         return Result(
             state=state,
             delta=delta,

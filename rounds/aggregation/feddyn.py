@@ -90,9 +90,13 @@ class FedDyn(Strategy):
             h[at] = before[at] - self.alpha / everybody * whole
             return whole / present - h[at] / self.alpha
 
-        rows = [one.values for one in ordered]
         delta, norm = sums.weighted_sums(
-            rows, [[1.0] * present], step, out=out, threads=self.threads
+            ordered,
+            [[1.0] * present],
+            step,
+            statistics=setting.statistics,
+            out=out,
+            threads=self.threads,
         )
         return Result(
             state={"h": h},

@@ -96,8 +96,9 @@ class FedNova(Strategy):
             return effective / total * normalized
 
         weights = [one.samples / length for one, length in zip(ordered, lengths, strict=True)]
-        rows = [one.values for one in ordered]
-        delta, norm = sums.weighted_sums(rows, [weights], step, out=out, threads=self.threads)
+        delta, norm = sums.weighted_sums(
+            ordered, [weights], step, statistics=setting.statistics, out=out, threads=self.threads
+        )
         return Result(
             state=state,
             delta=delta,

@@ -96,8 +96,9 @@ class FedOpt(Strategy):
             v[at] = self.spread(state["v"][at], mean)
             return self.server_learning_rate * m[at] / (np.sqrt(v[at]) + self.tau)
 
-        rows = [one.values for one in ordered]
-        delta, norm = sums.weighted_sums(rows, [samples], step, out=out, threads=self.threads)
+        delta, norm = sums.weighted_sums(
+            ordered, [samples], step, statistics=setting.statistics, out=out, threads=self.threads
+        )
         return Result(
             state={"m": m, "v": v},
             delta=delta,

@@ -94,7 +94,7 @@ def clipped_mean(
         for one, norm in zip(ordered, norms, strict=True)
     ]
     delta, norm = sums.weighted_sums(
-        rows, [weights], lambda _, mean: mean / total, out=out, threads=threads
+        ordered, [weights], lambda _, mean: mean / total, out=out, threads=threads
     )
     return delta, norm, norms
 

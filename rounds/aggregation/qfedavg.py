@@ -93,7 +93,9 @@ class QFedAvg(Strategy):
         def step(_: slice, fair: NDArray[np.float64]) -> NDArray[np.float64]:
             return lipschitz / total * fair
 
-        delta, norm = sums.weighted_sums(rows, [powers], step, out=out, threads=self.threads)
+        delta, norm = sums.weighted_sums(
+            ordered, [powers], step, statistics=setting.statistics, out=out, threads=self.threads
+        )
         return Result(
             state=state,
             delta=delta,

@@ -99,8 +99,9 @@ class Scaffold(Strategy):
             return self.server_learning_rate / present * whole
 
         weights = [[1.0] * present, [1 / taken for taken in steps]]
-        rows = [one.values for one in ordered]
-        delta, norm = sums.weighted_sums(rows, weights, step, out=out, threads=self.threads)
+        delta, norm = sums.weighted_sums(
+            ordered, weights, step, statistics=setting.statistics, out=out, threads=self.threads
+        )
         return Result(
             state={"control": control},
             delta=delta,

@@ -12,6 +12,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from rounds.aggregation.contract import Contribution
 from rounds.aggregation.walk import (
     BLOCK,
     COLUMNS,
@@ -31,19 +32,22 @@ does not depend on its neighbours."""
 
 
 def weighted_sums(
-    rows: Sequence[NDArray[np.float32]],
+    ordered: Sequence[Contribution],
     weights: Sequence[Sequence[float]],
     step: Step,
     *,
+    statistics: Sequence[tuple[int, int]] = (),
     out: NDArray[np.float32] | None = None,
     threads: int | None = None,
 ) -> tuple[NDArray[np.float32], float]:
-    """Computes Σ weight_k row_k, in float64 in the order of rows, and what `step` makes of it.
+    """Computes Σ weight_k Δ_k, in float64 in the order of updates, and what `step` makes of it.
 
     Args:
-        rows: arrays or memory maps of shape (n,), contiguous float32; only read.
-        weights: one or more sets of finite numbers, each with one for every row.
+        ordered: the contributions of a round, from `in_order`.
+        weights: one or more sets of finite numbers, each with one for every contribution.
         step: see `Step`.
+        statistics: spans of the values that `step` is not for: it finds sums of 0 there, and
+            what becomes of them is their mean, weighted by samples (see `Setting`).
         out: where the delta goes, shape (n,), contiguous float32; a new array without it.
         threads: how many threads fold; one per processor by default.
 
@@ -53,22 +57,33 @@ def weighted_sums(
     Raises:
         ValueError: a value of the delta is NaN or infinite, or `out` does not fit.
     """
+    rows = [one.values for one in ordered]
     delta, squares = output_like(rows[0], out)
     # Filled up with the last row at weight zero, which is in the cache and adds nothing.
     padding = -len(rows) % LANES
     padded = [*rows, *[rows[-1]] * padding]
-    scales = np.pad(np.array(weights, np.float64), ((0, 0), (0, padding)))
+    samples = [one.samples for one in ordered]
+    table = np.pad(np.array([samples, *weights], np.float64), ((0, 0), (0, padding)))
+    counts, scales, total = table[0], table[1:], sum(samples)
 
     def fold(addresses: NDArray[np.intp], start: int, stop: int) -> None:
         blocks, columns = np.empty((len(scales), BLOCK)), np.empty(COLUMNS)
         with np.errstate(all="ignore"):  # what is not finite is seen in the norm
             for first in range(start, stop, BLOCK):
-                at = slice(first, min(first + BLOCK, stop))
-                sums = blocks[:, : at.stop - first]
+                last = min(first + BLOCK, stop)
+                sums = blocks[:, : last - first]
                 for scale, its_sums in zip(scales, sums, strict=True):
                     _weighted_sum(addresses, first, scale, its_sums)
-                delta[at] = step(at, *sums)
-                squares[first // BLOCK] = sum_of_squares(delta[at], columns)
+                apart = [(max(a, first), min(b, last)) for a, b in statistics]
+                apart = [(a, b) for a, b in apart if a < b]
+                for a, b in apart:
+                    sums[:, a - first : b - first] = 0.0
+                delta[first:last] = step(slice(first, last), *sums)
+                for a, b in apart:
+                    plain = blocks[0, : b - a]
+                    _weighted_sum(addresses, a, counts, plain)
+                    delta[a:b] = plain / total
+                squares[first // BLOCK] = sum_of_squares(delta[first:last], columns)
 
     over_blocks(fold, padded, threads=threads)
     return delta, norm_of(squares)

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from rounds.aggregation import Contribution, FedAvg, Strategy
 from rounds.aggregation.walk import BLOCK
-from tests.rounds.aggregation.strategy_contract import StrategyContract, cohort, update
+from tests.rounds.aggregation.strategy_contract import MeanContract, cohort, update
 
 
-class TestFedAvgKeepsTheContract(StrategyContract):
+class TestFedAvgKeepsTheContract(MeanContract):
     def strategy(self, *, threads: int | None = None) -> Strategy:
         return FedAvg(threads=threads)
 

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from rounds.aggregation import Contribution, Strategy
 from rounds.aggregation.median import Median
 from rounds.aggregation.walk import BLOCK
-from tests.rounds.aggregation.strategy_contract import StrategyContract, cohort, update
+from tests.rounds.aggregation.strategy_contract import MeanContract, cohort, update
 
 
-class TestMedianKeepsTheContract(StrategyContract):
+class TestMedianKeepsTheContract(MeanContract):
     def strategy(self, *, threads: int | None = None) -> Strategy:
         return Median(threads=threads)
 
