@@ -128,6 +128,14 @@ class Examples(ABC):
         """These examples, for a model that may be another one by now."""
         return self
 
+    def part(self, keep: Callable[[np.ndarray], np.ndarray]) -> Examples:
+        """Those of them that are wanted.
+
+        Args:
+            keep: says of examples (n, …) which, as bool (n,); the same each time it is asked.
+        """
+        return _Part(self, keep)
+
     def batches(self, size: int) -> Iterator[Batch]:
         """All examples in their own order, `size` at a time."""
         walk = self.walk()
@@ -172,13 +180,37 @@ class ArrayExamples(Examples):
     def walk(self, random: np.random.Generator | None = None) -> Walk:
         return _ArrayWalk(self.x, self.y, _order(len(self.x), random))
 
+    def part(self, keep: Callable[[np.ndarray], np.ndarray]) -> Examples:
+        starts = range(0, len(self.x), _BATCH)
+        found = [keep(np.asarray(self.x[at : at + _BATCH])) for at in starts]
+        return _PartOfArrays(self, np.flatnonzero(np.concatenate(found)))
+
+
+class _PartOfArrays(Examples):
+    """Some examples of arrays, which are not copied: they may be larger than the memory."""
+
+    def __init__(self, whole: ArrayExamples, places: np.ndarray) -> None:
+        super().__init__()
+        self._whole, self._places = whole, places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, place: int) -> np.ndarray:
+        return self._whole[place][self._places]
+
+    def walk(self, random: np.random.Generator | None = None) -> Walk:
+        order = _order(len(self._places), random)
+        places = self._places if order is None else self._places[order]
+        return _ArrayWalk(self._whole.x, self._whole.y, places)
+
 
 class _ArrayWalk:
     def __init__(self, x: np.ndarray, y: np.ndarray, order: np.ndarray | None) -> None:
         self._x, self._y, self._order, self._at = x, y, order, 0
 
     def take(self, count: int) -> Batch | None:
-        if self._at >= len(self._x):
+        if self._at >= (len(self._x) if self._order is None else len(self._order)):
             return None
         part: Any = slice(self._at, self._at + count)
         self._at += count
@@ -256,6 +288,28 @@ class _StreamWalk:
             taken.append((x, y))
             wanted -= len(y)
         return _joined([x for x, _ in taken]), _joined([y for _, y in taken])
+
+
+class _Part(_Stream):
+    """Some examples of others, asked for anew in each pass."""
+
+    def __init__(self, whole: Examples, keep: Callable[[np.ndarray], np.ndarray]) -> None:
+        super().__init__()
+        self._whole, self._keep = whole, keep
+        self.skipped = whole.skipped
+
+    def pieces(self) -> Iterator[Batch]:
+        return self._chosen(self._whole.walk())
+
+    def walk(self, random: np.random.Generator | None = None) -> Walk:
+        return _StreamWalk(self._chosen(self._whole.walk(random)))
+
+    def _chosen(self, walk: Walk) -> Iterator[Batch]:
+        while (batch := walk.take(_BATCH)) is not None:
+            x, y = batch
+            kept = self._keep(x)
+            if kept.any():
+                yield x[kept], y[kept]
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:

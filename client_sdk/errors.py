@@ -167,6 +167,10 @@ class RoundClosed(ServerRefused):
     """The assignment no longer counts: its round is closed, or it is not ours."""
 
 
+class EvaluationClosed(ServerRefused):
+    """What we measured no longer counts: the evaluation has ended, or has a report of ours."""
+
+
 class UpdateConflict(ServerRefused):
     """Another update was counted for this assignment already."""
 
@@ -186,6 +190,9 @@ _BY_CODE: dict[str, type[ServerRefused]] = {
     "participant_revoked": ParticipantRevoked,
     "round_closed": RoundClosed,
     "assignment_not_found": RoundClosed,
+    "evaluation_closed": EvaluationClosed,
+    "evaluation_not_found": EvaluationClosed,
+    "report_conflict": EvaluationClosed,
     "update_conflict": UpdateConflict,
 }
 _BY_STATUS: dict[int, type[ServerRefused]] = {

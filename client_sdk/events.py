@@ -21,6 +21,9 @@ KINDS = {
     "training": "local training begins; `samples`",
     "progress": "somewhere within the training; `fraction` of it is done",
     "epoch": "an epoch is done; `epoch`, `epochs`, `metrics`",
+    "evaluating": "measuring a version on examples that are held out; `evaluation`, `model`, "
+    "`version`, `samples`",
+    "evaluated": "the server has what was measured; `evaluation`, `samples`, `metrics`",
     "sending": "what is about to leave, as the ledger lists it; what is raised here prevents it",
     "uploading": "sending the update; `bytes`",
     "uploaded": "the server has it; `samples`, `metrics`, `receipt`",
@@ -56,6 +59,7 @@ class Summary:
         samples: examples trained on, summed over them.
         failures: exchanges that came to nothing through a fault.
         declined: assignments that our own limits gave back.
+        evaluations: versions measured on held-out examples, and told of.
         metrics: of the last update, as they were here.
         receipts: one for each update, with the verdict where it is known.
         ended: "rounds", "until", "idle", "stopped" or "interrupted".
@@ -65,6 +69,7 @@ class Summary:
     samples: int = 0
     failures: int = 0
     declined: int = 0
+    evaluations: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
     receipts: list[Receipt] = field(default_factory=list)
     ended: str = ""

@@ -34,6 +34,8 @@ KINDS = {
     "first check-in of a process",
     "progress": "how far a training is, and its metrics; one entry for each assignment",
     "update": "weight changes, with a count, metrics and what the strategy asks for, signed",
+    "evaluation": "metrics of a version on held-out examples, with a count of these and of each "
+    "class",
     "failure": "that an assignment came to nothing, or was declined, and a code that says why",
     "key": "a new public key",
 }
@@ -56,6 +58,8 @@ class Entry:
         tensors: names of the weights whose changes left.
         samples: examples trained on, as the server was told.
         metrics: numbers that left, by name; `reports` those that the strategy asked for.
+        evaluation: what was measured for, as the server numbers it; `classes` says for each class
+            how many examples of it there were, and how many of these were recognised.
         sha256: of the bytes that left.
         detail: words that left: a reason, a name, versions.
         state: of an update "sending", "uploaded" once the server has it, and then its verdict:
@@ -77,6 +81,8 @@ class Entry:
     samples: int | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     reports: Mapping[str, float] = field(default_factory=dict)
+    evaluation: int | None = None
+    classes: tuple[tuple[int, int], ...] = ()
     sha256: str = ""
     detail: str = ""
     state: str = ""
@@ -103,6 +109,7 @@ class Entry:
         known = {name: document[name] for name in _FIELDS & document.keys()}
         known |= {"at": datetime.fromisoformat(document["at"])}
         known |= {"tensors": tuple(document.get("tensors", ()))}
+        known |= {"classes": tuple(tuple(one) for one in document.get("classes", ()))}
         odd = [name for name in known if not isinstance(known[name], _TYPES[name])]
         if odd or known["at"].tzinfo is None:
             raise ValueError(f"Expected an entry of a ledger. Received: other values of {odd}")
@@ -115,12 +122,14 @@ _TYPES: dict[str, tuple[type, ...]] = dict.fromkeys(_FIELDS, (str,)) | {
     "at": (datetime,),
     "bytes": (int,),
     "times": (int,),
+    "classes": (tuple,),
     "tensors": (tuple,),
     "metrics": (dict,),
     "reports": (dict,),
 }
 _TYPES |= dict.fromkeys(
-    ("run", "round", "number", "assignment", "version", "samples", "published"), (int, NoneType)
+    ("run", "round", "number", "assignment", "version", "samples", "evaluation", "published"),
+    (int, NoneType),
 )
 
 

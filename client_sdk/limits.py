@@ -33,7 +33,7 @@ from client_sdk.errors import LimitReached, ProfileInvalid
 from client_sdk.keys import write_private
 
 if TYPE_CHECKING:
-    from client_sdk.protocol import Assignment
+    from client_sdk.protocol import Assignment, Evaluation
 
 _MODEL = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}(@[0-9a-f]{8,64})?")
 _MODELS_LIMIT = 100  # a check-in names no more
@@ -150,14 +150,7 @@ class Limits:
             LimitReached: for a model that is not allowed, too small a cohort, or a strategy that
                 asks for what may not leave.
         """
-        slugs = self.ask_for(model)
-        if slugs is not None and assignment.model not in slugs:
-            raise LimitReached("models", f"{slugs}", assignment.model)
-        if self.models is not None and not any(
-            _allows(one, assignment.model, assignment.architecture_digest) for one in self.models
-        ):
-            digest = assignment.architecture_digest
-            raise LimitReached("models", f"{list(self.models)}", f"{assignment.model}@{digest}")
+        self._check_model(assignment, model)
         least, quorum = self.cohort_at_least, assignment.quorum
         if least is not None and (quorum is None or quorum < least):
             told = "no word about it" if quorum is None else quorum
@@ -173,6 +166,31 @@ class Limits:
         if not self.share_metrics and "initial_loss" in names:
             asked = "a strategy that asks for the loss before training"
             raise LimitReached("share_metrics", "a strategy that asks for no metrics", asked)
+
+    def _check_model(self, asked: Assignment | Evaluation, model: str | None) -> None:
+        slugs = self.ask_for(model)
+        if slugs is not None and asked.model not in slugs:
+            raise LimitReached("models", f"{slugs}", asked.model)
+        if self.models is not None and not any(
+            _allows(one, asked.model, asked.architecture_digest) for one in self.models
+        ):
+            digest = asked.architecture_digest
+            raise LimitReached("models", f"{list(self.models)}", f"{asked.model}@{digest}")
+
+    def check_evaluation(self, evaluation: Evaluation, model: str | None = None) -> None:
+        """Whether a version may be measured for the server, as far as it says.
+
+        Raises:
+            LimitReached: for a model that is not allowed, too small a cohort, or where no metrics
+                may leave.
+        """
+        if not self.share_metrics:
+            raise LimitReached("share_metrics", "metrics that may leave", "none may")
+        self._check_model(evaluation, model)
+        least = self.cohort_at_least
+        if least is not None and evaluation.minimum < least:
+            expected = f"a smallest cohort of at least {least}"
+            raise LimitReached("cohort_at_least", expected, evaluation.minimum)
 
     def check_samples(self, samples: int) -> None:
         """Whether there are enough examples.

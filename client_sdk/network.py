@@ -16,6 +16,7 @@ from client_sdk import building
 from client_sdk.building import ModelRefused
 from client_sdk.data import Batch, Examples, TrainingDataRefused
 from client_sdk.errors import ParticipantError
+from client_sdk.held_out import Measured
 from client_sdk.objective import Objective
 from client_sdk.wire import InputSpec, WireError, read_weights
 
@@ -152,22 +153,54 @@ class Network:
     def outputs(self, x: np.ndarray) -> np.ndarray:
         """The model's outputs (n, …) for raw examples (n, *shape)."""
         prepared = self.inputs(x)
-        if self._forward is None:
-            self._forward = self._new_forward()
         starts = range(0, max(len(prepared), 1), BATCH)
-        return np.concatenate([self._forward(prepared[at : at + BATCH]) for at in starts])
+        return np.concatenate([self._outputs(prepared[at : at + BATCH]) for at in starts])
 
     def evaluate(self, examples: Examples) -> dict[str, float]:
         """Loss, and accuracy where the objective has classes, over all examples."""
+        return self._measured(examples, None, None).metrics
+
+    def measure(self, examples: Examples, check: Callable[[], object] | None = None) -> Measured:
+        """The same, with how many of each class were recognised.
+
+        Args:
+            examples: that were held out.
+            check: called between batches; what it raises breaks it off.
+        """
+        count = len(self.labels)
+        told = self.objective.exclusive and self.model.output_shape[1:] == (count,)
+        classes = np.zeros((count, 2), np.int64) if told else None
+        return self._measured(examples, classes, check)
+
+    def _measured(
+        self,
+        examples: Examples,
+        classes: np.ndarray | None,
+        check: Callable[[], object] | None,
+    ) -> Measured:
         count, totals = 0, dict[str, float]()
         for x, y in self.batches(examples):
+            if check is not None:
+                check()
             found = self.model.test_on_batch(x, y, return_dict=True)
             for name, value in found.items():
                 totals[name] = totals.get(name, 0.0) + float(value) * len(x)
+            if classes is not None:
+                truth = y if self.objective.sparse else y.argmax(axis=-1)
+                right = truth[self._outputs(x).argmax(axis=-1) == truth]
+                for part, those in enumerate((truth, right)):
+                    classes[:, part] += np.bincount(those, minlength=len(classes))
             count += len(x)
         if not count:
             raise TrainingDataRefused("Expected at least one example. Received: none")
-        return {name: total / count for name, total in totals.items()}
+        metrics = {name: total / count for name, total in totals.items()}
+        return Measured(count, metrics, None if classes is None else classes.tolist())
+
+    def _outputs(self, prepared: np.ndarray) -> np.ndarray:
+        """The model's outputs for no more than `BATCH` examples."""
+        if self._forward is None:
+            self._forward = self._new_forward()
+        return self._forward(prepared)
 
     def _new_forward(self) -> Callable[[np.ndarray], np.ndarray]:
         """A forward pass for any number of examples up to `BATCH`.

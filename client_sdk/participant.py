@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from client_sdk.errors import (
     plain,
 )
 from client_sdk.events import Event, Summary
+from client_sdk.held_out import Measured, told_of
 from client_sdk.keys import Key
 from client_sdk.ledger import Entry, Ledger, Today
 from client_sdk.limits import Limits
@@ -39,7 +41,15 @@ from client_sdk.outbox import Outbox, Parcel
 from client_sdk.own import OwnState
 from client_sdk.participation import Participation
 from client_sdk.profile import DEFAULT, Profile
-from client_sdk.protocol import Assignment, Blob, ModelCard, Wait, read_check_in, read_text
+from client_sdk.protocol import (
+    Assignment,
+    Blob,
+    Evaluation,
+    ModelCard,
+    Wait,
+    read_check_in,
+    read_text,
+)
 from client_sdk.served import Prediction, Served, Shelf
 from client_sdk.trainers import Data, TrainerLike, Trainers
 from client_sdk.transport import Transport, check_address, log_wait, version
@@ -285,8 +295,12 @@ class Participant:
         idle: float | None = None,
         stop: threading.Event | None = None,
         verdicts: float = 0.0,
+        held_out: float | None = None,
+        evaluation_data: Data | None = None,
     ) -> Summary:
         """Take part: train in every round that the server gives us, until told otherwise.
+
+        With examples that are held out we evaluate versions too, when the server asks for it.
 
         The data stay here; what leaves are weight changes, a sample count and metrics, each
         listed by an event before it leaves and in `log` ever after. A server that is away is
@@ -316,6 +330,11 @@ class Participant:
             idle: end after so many seconds without an assignment.
             stop: set it, from any thread, to end as Ctrl-C does.
             verdicts: seconds to wait at the end for verdicts that are still out.
+            held_out: share of the data that is never trained on, such as 0.1, to evaluate
+                versions with; which examples these are is the same in every round. Nothing is
+                evaluated where our limits let no metrics leave.
+            evaluation_data: examples to evaluate with, of any kind that `data` may be, in place
+                of a share.
 
         Returns:
             What came of it.
@@ -345,6 +364,8 @@ class Participant:
             idle=idle,
             stop=stop,
             verdicts=verdicts,
+            held_out=held_out,
+            evaluation_data=evaluation_data,
         )
         return participation.run()
 
@@ -377,7 +398,8 @@ class Participant:
         model: str | Sequence[str] | None = None,
         patience: float | None = None,
         capabilities: Collection[str] = (),
-    ) -> Assignment | Wait:
+        evaluates: bool = False,
+    ) -> Assignment | Evaluation | Wait:
         """Ask what to do.
 
         Args:
@@ -387,10 +409,15 @@ class Participant:
             capabilities: what a strategy may ask for, of `client_sdk.drift.CAPABILITIES`: an
                 assignment's `requires` names no other. Who trains by hand can do none of it.
 
+            evaluates: whether we keep examples to evaluate versions with.
+
         Returns:
-            An assignment, the same one until it is done; or when to ask again, and why.
+            An assignment, the same one until it is done, or a version to be evaluated; or when to
+            ask again, and why.
         """
         body: dict[str, Any] = {"wait": wait}
+        if evaluates:
+            body["evaluates"] = True
         if model is not None:
             body["models"] = [model] if isinstance(model, str) else list(model)
         versions = sdk_versions(capabilities)
@@ -407,13 +434,13 @@ class Participant:
 
     def download(
         self,
-        assignment: Assignment,
+        assignment: Assignment | Evaluation,
         *,
         patience: float | None = None,
         within: float | None = None,
         check: Callable[[], object] | None = None,
     ) -> tuple[ModelCard, dict[str, np.ndarray]]:
-        """The model of an assignment, and the weights to train from.
+        """The model of an assignment, and the weights to train from or to evaluate.
 
         Everything is checked before anything is used: digests, sizes and shapes against the
         model's manifest, and that all values are finite. Local weights are our own, where we
@@ -436,10 +463,19 @@ class Participant:
         options: dict[str, Any] = {"patience": patience, "within": within, "check": check}
         card = self.card(assignment, patience=patience, within=within)
         blobs = assignment.weights, assignment.fixed
-        return card, self.tensors(card, assignment.version, *blobs, **options)
+        # What is evaluated may never be served: it is nothing to fall back on.
+        keep = isinstance(assignment, Assignment)
+        return card, self.tensors(card, assignment.version, *blobs, keep=keep, **options)
 
     def tensors(
-        self, card: ModelCard, version: int, weights: Blob, fixed: Blob | None, **options: Any
+        self,
+        card: ModelCard,
+        version: int,
+        weights: Blob,
+        fixed: Blob | None,
+        *,
+        keep: bool = True,
+        **options: Any,
     ) -> dict[str, np.ndarray]:
         """The weights of a version by name, checked; it is kept for when the server is away.
 
@@ -448,6 +484,7 @@ class Participant:
             version: number of the version.
             weights: blob of its federated weights.
             fixed: blob of the others, where there are any.
+            keep: whether to keep it.
             options: `patience`, `within` and `check`, as for `download`.
         """
         expect_room(card.weights)
@@ -465,7 +502,8 @@ class Participant:
         except wire.WireError as error:
             raise IntegrityError(error.detail) from error
         found |= self._local_weights(card)
-        self._shelf.remember(card, version, weights, fixed)
+        if keep:
+            self._shelf.remember(card, version, weights, fixed)
         self.cache.trim(*self._shelf.blobs())
         return {weight.name: found[weight.name] for weight in card.weights}
 
@@ -497,7 +535,7 @@ class Participant:
 
     def card(
         self,
-        assignment: Assignment,
+        assignment: Assignment | Evaluation,
         *,
         patience: float | None = None,
         within: float | None = None,
@@ -627,6 +665,53 @@ class Participant:
         path = f"assignments/{assignment}/progress"
         answer = self._transport.post(path, progress, patience=patience, timeout=5.0)
         return answer if isinstance(answer, dict) else {}
+
+    def report_evaluation(
+        self,
+        evaluation: Evaluation,
+        measured: Measured,
+        *,
+        limits: Limits | None = None,
+        patience: float | None = None,
+    ) -> None:
+        """Tell what a version came to on our held-out examples; repeating it does no harm.
+
+        It is written down in the ledger before it leaves.
+
+        Args:
+            evaluation: from `check_in`.
+            measured: numbers, and nothing else.
+            limits: in place of those of the profile.
+            patience: seconds to wait for a server that is away; None for ever.
+
+        Raises:
+            LimitReached: when one of our own limits forbids it.
+            EvaluationClosed: when it came too late.
+            ServerRefused: when the server does not accept it.
+        """
+        limits = self.limits if limits is None else limits
+        limits.check_evaluation(evaluation)
+        limits.check_samples(measured.samples)
+        self.ledger.note("evaluation", **told_of(evaluation, measured))
+        path = f"evaluations/{evaluation.id}/report"
+        self._transport.post(path, asdict(measured), patience=patience)
+
+    def decline_evaluation(
+        self, evaluation: Evaluation, reason: str, *, patience: float | None = None
+    ) -> None:
+        """Tell that we do not evaluate it, so that another is asked.
+
+        Args:
+            evaluation: from `check_in`.
+            reason: a code that the server is told, and nothing else.
+            patience: seconds to wait for a server that is away; None for ever.
+        """
+        model, version = evaluation.model, evaluation.version
+        self.ledger.note(
+            "failure", model=model, version=version, evaluation=evaluation.id, code=reason
+        )
+        path = f"evaluations/{evaluation.id}/failure"
+        self._transport.post(path, {"reason": reason}, patience=patience)
 
     def report_failure(
         self,

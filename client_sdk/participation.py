@@ -10,6 +10,9 @@ One exchange is:
 6. **send** it until there is a receipt: listed first, to the caller and in the ledger;
 7. **ask for the verdict** when we check in again.
 
+Where there is nothing to train, and examples of our own are held out, we may be asked to evaluate
+a version on these: that is fetched and measured, and the numbers are listed and told.
+
 A process may be killed between any two lines: the server gives the same assignment again, blobs
 that are here are not fetched again, and what is in the outbox is sent bit by bit as it was.
 
@@ -25,17 +28,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from client_sdk import drift, wire
+from client_sdk import held_out as held_out_examples
 from client_sdk.building import ModelRefused
 from client_sdk.errors import (
     CapabilityMissing,
     CertificateRefused,
     Declined,
+    EvaluationClosed,
     IntegrityError,
     LimitReached,
     LoginRefused,
@@ -51,10 +57,11 @@ from client_sdk.errors import (
     UpdateConflict,
 )
 from client_sdk.events import KINDS, Event, Summary
+from client_sdk.held_out import Measured, Part, told_of
 from client_sdk.limits import Limits
 from client_sdk.outbox import Parcel
 from client_sdk.progress import automatic
-from client_sdk.protocol import Assignment, ModelCard, Wait
+from client_sdk.protocol import Assignment, Evaluation, ModelCard, Wait
 from client_sdk.receipts import Verdicts
 from client_sdk.reporting import Reporter
 from client_sdk.stopping import Stop, Stopped
@@ -101,11 +108,16 @@ class Participation:
         idle: float | None,
         stop: threading.Event | None,
         verdicts: float,
+        held_out: float | None,
+        evaluation_data: Data | None,
     ) -> None:
         if isinstance(until, datetime) and until.tzinfo is None:
             raise ValueError(f"Expected `until` to have a time zone. Received: {until}")
         self.participant = participant
-        self.data = Given(data)
+        key = participant.profile.participant
+        self.data, self.held_out = held_out_examples.parts(data, held_out, evaluation_data, key)
+        if self.held_out is not None and not trainers.measures:
+            raise ValueError("Expected a trainer that has `measure`, to evaluate. Received: none")
         self.model, self.rounds, self.until, self.wait = model, rounds, until, wait
         self.idle, self.verdicts_within = idle, verdicts
         self.on_event = on_event
@@ -186,10 +198,12 @@ class Participation:
             self.limits = self._limits_now()
             self._allow_any()
             answer, waited, greeting = self._check_in()
-            self._ask_for_verdicts(at_once=isinstance(answer, Assignment))
+            self._ask_for_verdicts(at_once=not isinstance(answer, Wait))
             if isinstance(answer, Assignment):
                 self._exchange(answer)
                 self._worked_at = time.monotonic()
+            elif isinstance(answer, Evaluation):
+                self._evaluate(answer)
             elif greeting:
                 self._tell("waiting", reason=answer.reason, detail=answer.detail, seconds=0.0)
             else:
@@ -229,7 +243,7 @@ class Participation:
             self._pause(min(pause, _VERDICT_PAUSE) if self.verdicts.open else pause)
         self._ask_for_verdicts()
 
-    def _check_in(self) -> tuple[Assignment | Wait, float, bool]:
+    def _check_in(self) -> tuple[Assignment | Evaluation | Wait, float, bool]:
         """The server's answer, how long it took, and whether it is the first.
 
         There is a wait until the end when there is no answer.
@@ -240,6 +254,7 @@ class Participation:
                 wait=max(0.0, min(self._hold(), left)),
                 model=self.limits.ask_for(self.model),
                 patience=left if math.isfinite(left) else None,
+                evaluates=self.held_out is not None and self.limits.share_metrics,
                 capabilities=self.trainers.capabilities,
             )
             self._troubles = 0
@@ -398,7 +413,7 @@ class Participation:
         self._tell("downloading", bytes=assignment.weights.length)
         with self._within_limits():
             card = self.participant.card(assignment, within=self._within())
-            examples = self._examples(card)
+            examples = self._examples(card, self.data)
             self.limits.check_samples(count(examples))
             card, weights = self.participant.download(
                 assignment, within=self._within(), check=self._check
@@ -429,9 +444,9 @@ class Participation:
         own = mine.own.find(assignment.run, keeps, size)
         return {"requires": assignment.requires, "own": own, "control": control}
 
-    def _examples(self, card: ModelCard) -> Any:
+    def _examples(self, card: ModelCard, data: Given | Part) -> Any:
         try:
-            return self.data.read(card)
+            return data.read(card)
         except (ParticipantError, OSError) as error:  # they are none for this model
             raise _Failed(error) from error
 
@@ -543,6 +558,74 @@ class Participation:
         self.summary.receipts.append(receipt)
         told = {"samples": manifest.samples, "metrics": dict(manifest.metrics)}
         self._tell("uploaded", **told, receipt=receipt)
+
+    # --- One evaluation ---
+
+    def _evaluate(self, evaluation: Evaluation) -> None:
+        """Measure a version on what is held out, and tell the server numbers."""
+        self._began = time.monotonic()
+        try:
+            self.limits = self._limits_now()
+            self.limits.check_evaluation(evaluation, self.model)
+            measured = self._measure(evaluation)
+            self.limits.check_samples(measured.samples)
+            self._tell("sending", **told_of(evaluation, measured))
+            self._check_ours()
+            self.participant.report_evaluation(evaluation, measured, limits=self.limits)
+            self.summary.evaluations += 1
+            told = {"samples": measured.samples, "metrics": measured.metrics}
+            self._tell("evaluated", evaluation=evaluation.id, **told)
+            self._nothings = 0
+        except EvaluationClosed as closed:
+            self._tell("closed", reason=closed.code)
+            self._nothings += 1
+        except (LoginRefused, ParticipantSuspended, ParticipantRevoked):
+            raise
+        except Declined as declined:
+            limit = declined.limit if isinstance(declined, LimitReached) else ""
+            self._tell("declined", limit=limit, reason=declined.code, detail=str(declined))
+            self._decline_evaluation(evaluation, declined.code)
+        except (ServerRefused, ServerDistrusted, wire.WireError, _Failed) as error:
+            reason, _ = _reason(error)
+            log.warning("evaluation %d failed: %s", evaluation.id, reason)
+            self._tell("failed", reason=reason, detail=str(error))
+            self._decline_evaluation(evaluation, reason)
+        self._rest()
+
+    def _measure(self, evaluation: Evaluation) -> Measured:
+        assert self.held_out is not None
+        with self._within_limits():
+            card = self.participant.card(evaluation, within=self._within())
+            examples = self._examples(card, self.held_out)
+            self.limits.check_samples(count(examples))
+            card, weights = self.participant.download(
+                evaluation, within=self._within(), check=self._check_ours
+            )
+        about = {"model": evaluation.model, "version": evaluation.version}
+        self._tell("evaluating", evaluation=evaluation.id, **about, samples=count(examples))
+        trainer: Any = self._trainer(card)
+        through: list[BaseException] = []
+
+        def check() -> None:
+            try:
+                self._check_ours()
+            except BaseException as error:
+                through.append(error)
+                raise
+
+        try:
+            measured: Measured = trainer.measure(weights, examples, check=check)
+        except Exception as error:
+            if through:
+                raise through[0] from None
+            raise _Failed(error) from error
+        return replace(measured, metrics=_numbers(measured.metrics))
+
+    def _decline_evaluation(self, evaluation: Evaluation, reason: str) -> None:
+        self.summary.declined += 1
+        with _nothing_to_add():
+            self.participant.decline_evaluation(evaluation, reason)
+        self._nothings += 1
 
     # --- What became of it ---
 

@@ -110,7 +110,19 @@ def _sending(event: Event) -> str:
         parts.append(f"the count {told['samples']}")
     metrics = told.get("metrics")
     parts.append(", ".join(metrics) if metrics else "no metrics")
+    if told.get("classes"):
+        parts.append(f"two counts for each of {_count(len(told['classes']), 'class', 'classes')}")
     return "  what leaves: " + ", ".join(parts)
+
+
+def _evaluating(event: Event) -> str:
+    told = event.data
+    held_out = _count(told.get("samples", 0), "held-out example")
+    return f"measuring version {told.get('version')} of model {told.get('model')} on {held_out}"
+
+
+def _evaluated(event: Event) -> str:
+    return f"  measured and told: {numbers(event.data.get('metrics', {}))}".rstrip()
 
 
 def _uploaded(event: Event) -> str:
@@ -147,6 +159,8 @@ _SENTENCES: dict[str, Callable[[Event], str]] = {
     "resumed": lambda event: "  the update was trained before",
     "epoch": _epoch,
     "sending": _sending,
+    "evaluating": _evaluating,
+    "evaluated": _evaluated,
     "uploaded": _uploaded,
     "receipt": _receipt,
     "closed": lambda event: "  the round is closed",
@@ -178,8 +192,8 @@ def size(length: int) -> str:
     return f"{value:.1f} {unit}" if value < 10 and unit != "kB" else f"{value:.0f} {unit}"
 
 
-def _count(many: int, name: str) -> str:
-    return f"{many} {name}" if many == 1 else f"{many} {name}s"
+def _count(many: int, name: str, several: str = "") -> str:
+    return f"{many} {name if many == 1 else several or name + 's'}"
 
 
 def spark(values: list[float], width: int = 16) -> str:

@@ -173,6 +173,51 @@ def _requirements(document: Mapping[str, Any]) -> dict[str, dict[str, float]]:
 
 
 @dataclass(frozen=True, slots=True)
+class Evaluation:
+    """A version to be measured on data that a participant keeps for that.
+
+    Args:
+        id: as the server numbers it.
+        model: slug of the model; `architecture_digest` the SHA-256 of its architecture.
+        version: number of the version; `weights` and `fixed` as in an assignment.
+        minimum: fewest participants of which the server shows or uses anything.
+        goal: how many it wants.
+        seconds_left: until it takes no more reports, or None.
+    """
+
+    id: int
+    model: str
+    architecture_digest: str
+    version: int
+    weights: Blob
+    fixed: Blob | None
+    minimum: int
+    goal: int = 0
+    seconds_left: float | None = None
+
+    @classmethod
+    def from_json(cls, document: Any) -> Evaluation:
+        """Read an evaluation document.
+
+        Raises:
+            ServerDistrusted: when something needed is missing or of another type.
+        """
+        version = _take(document, "version", dict)
+        fixed = version.get("fixed")
+        return cls(
+            id=_take(document, "id", int),
+            model=check_slug(_take(document, "model", str)),
+            architecture_digest=_digest(_take(document, "architecture_digest", str)),
+            version=_take(version, "number", int),
+            weights=Blob.from_json(version.get("weights")),
+            fixed=Blob.from_json(fixed) if fixed else None,
+            minimum=_take(document, "minimum", int),
+            goal=_take(document, "goal", int, 0),
+            seconds_left=_take(document, "seconds_left", float, None),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Wait:
     """Nothing to do for now: why, and in how many seconds to ask again."""
 
@@ -192,10 +237,13 @@ class Wait:
         )
 
 
-def read_check_in(document: Any) -> Assignment | Wait:
+def read_check_in(document: Any) -> Assignment | Evaluation | Wait:
     """The answer to a check-in, whichever it is."""
-    if _take(document, "action", str) == "train":
+    action = _take(document, "action", str)
+    if action == "train":
         return Assignment.from_json(_take(document, "assignment", dict))
+    if action == "evaluate":
+        return Evaluation.from_json(_take(document, "evaluation", dict))
     return Wait.from_json(document)
 
 

@@ -32,6 +32,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from client_sdk import drift, wire
+from client_sdk.held_out import Measured
 from client_sdk.trainers import Data, OnEpoch
 
 Before = Callable[[httpx.Request], httpx.Response | None]
@@ -53,6 +54,15 @@ class ReceivedUpdate:
     manifest: wire.UpdateManifest
     deltas: Mapping[str, np.ndarray]
     body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedReport:
+    """What a participant measured on held-out examples: who, for what, and what it told."""
+
+    participant: str
+    evaluation: int
+    report: Mapping[str, Any]
 
 
 @dataclass(slots=True)
@@ -97,6 +107,8 @@ class FakeServer:
         progress: their reports of progress, as (assignment, report).
         failures: their reports of failure, as (assignment, reason, detail).
         withdrawals: what they gave back, as (assignment, reason).
+        reports: what they measured when asked to evaluate, in order.
+        evaluation_failures: what they did not measure, as (evaluation, reason).
         requests: every request as "METHOD path".
         retry_after, encoding, hyperparameters, quorum, cohort, requires: what its answers say from
             now on.
@@ -134,6 +146,8 @@ class FakeServer:
         self.progress: list[tuple[int, dict[str, Any]]] = []
         self.failures: list[tuple[int, str, str]] = []
         self.withdrawals: list[tuple[int, str]] = []
+        self.reports: list[ReceivedReport] = []
+        self.evaluation_failures: list[tuple[int, str]] = []
         self.requests: list[str] = []
         self.before: list[Before] = []
         self.retry_after = 0.0
@@ -152,6 +166,7 @@ class FakeServer:
         self._rounds = itertools.count(1)
         self._ids = itertools.count(1)
         self._places: dict[int, _Place] = {}
+        self._evaluations: dict[int, dict[str, Any]] = {}
         self._lock = threading.RLock()
         self.add_model(model, weights, document=document)
 
@@ -247,6 +262,39 @@ class FakeServer:
             if place.state == "training":
                 place.state = "late"
         mine.round = None
+
+    def open_evaluation(
+        self, version: int | None = None, *, minimum: int = 2, model: str | None = None
+    ) -> int:
+        """Ask every participant that evaluates, once, to measure a version.
+
+        Args:
+            version: its number; the newest when None.
+            minimum: the smallest cohort that they are told.
+            model: slug of the model; the first one when None.
+
+        Returns:
+            The evaluation's id.
+        """
+        mine = self._models[model or self.model]
+        if not mine.versions:
+            self._keep_version(mine, {})
+        number = next(self._ids)
+        self._evaluations[number] = {
+            "id": number,
+            "model": mine.document["slug"],
+            "architecture_digest": mine.document["architecture_digest"],
+            "version": self._version(mine, version or len(mine.versions)),
+            "goal": minimum,
+            "minimum": minimum,
+            "deadline": None,
+            "seconds_left": None,
+        }
+        return number
+
+    def close_evaluation(self, evaluation: int) -> None:
+        """Take no more reports for it."""
+        self._evaluations[evaluation]["closed"] = True
 
     def judge(self, assignment: int, state: str, code: str = "", reason: str = "") -> None:
         """Let an update that was uploaded be "accepted", "rejected", "quarantined" …"""
@@ -481,6 +529,8 @@ class FakeServer:
             place = mine[0] if mine else self._invite(who, model)
             if place.state == "training":
                 return httpx.Response(200, json={"action": "train", "assignment": place.told()})
+        if body.get("evaluates") and (asked := self._evaluation_for(who, wanted)):
+            return httpx.Response(200, json={"action": "evaluate", "evaluation": asked})
         wait = {"action": "wait", "retry_after": self.retry_after}
         if not open_:
             wait |= {"reason": "no_open_round", "run": None, "detail": "No round is open."}
@@ -490,6 +540,39 @@ class FakeServer:
         else:
             wait |= {"reason": "round_in_progress", "run": 1, "detail": "The round goes on."}
         return httpx.Response(200, json=wait)
+
+    def _evaluation_for(self, who: str, wanted: Sequence[str] | None) -> dict[str, Any] | None:
+        done = {one.evaluation for one in self.reports if one.participant == who}
+        done |= {evaluation for evaluation, _ in self.evaluation_failures}
+        for number, asked in self._evaluations.items():
+            known = wanted is None or asked["model"] in wanted
+            if known and number not in done and not asked.get("closed"):
+                return asked
+        return None
+
+    def _open_evaluation(self, request: httpx.Request, evaluation: str) -> dict[str, Any]:
+        asked = self._evaluations.get(int(evaluation))
+        if asked is None:
+            raise _Refused(404, "evaluation_not_found", "Expected one that you were asked for.")
+        if asked.get("closed"):
+            raise _Refused(409, "evaluation_closed", "Expected an open evaluation.")
+        return asked
+
+    def _report(self, request: httpx.Request, evaluation: str) -> httpx.Response:
+        who, report = self._who(request), json.loads(request.content)
+        self._open_evaluation(request, evaluation)
+        numbers = report["samples"] >= 1 and report["metrics"]
+        if report.keys() != {"samples", "metrics", "classes"} or not numbers:
+            raise _Refused(422, "report_invalid", "Expected samples, metrics and classes.")
+        self.reports.append(ReceivedReport(who, int(evaluation), report))
+        return httpx.Response(200, json={"evaluation": int(evaluation), "samples": 1})
+
+    def _decline_report(self, request: httpx.Request, evaluation: str) -> httpx.Response:
+        self._who(request)
+        self._open_evaluation(request, evaluation)
+        reason = json.loads(request.content)["reason"]
+        self.evaluation_failures.append((int(evaluation), reason))
+        return httpx.Response(204)
 
     def _invite(self, who: str, model: _Model) -> _Place:
         assert model.round is not None
@@ -661,6 +744,8 @@ _ROUTES = (
     ("POST", r"assignments/(\d+)/progress", "_progress"),
     ("PUT", r"assignments/(\d+)/update", "_update"),
     ("POST", r"assignments/(\d+)/failure", "_failure"),
+    ("POST", r"evaluations/(\d+)/report", "_report"),
+    ("POST", r"evaluations/(\d+)/failure", "_decline_report"),
     ("GET", r"blobs/([0-9a-f]{64})", "_blob_door"),
     ("GET", r"models", "_list_models"),
     ("GET", r"models/([^/]+)", "_model"),
@@ -756,6 +841,8 @@ class FakeTrainer:
         epochs: how often `on_epoch` is called.
         weights: weights manifest of the model.
         calls: the weights that each training started from.
+        measured: what every version comes to on held-out examples.
+        evaluated: the weights of each version that was measured.
         asked: what a strategy asked of each: `requires`, `own` and `control`.
         capabilities: what a strategy may ask for.
     """
@@ -764,6 +851,8 @@ class FakeTrainer:
     epochs: int = 2
     weights: Sequence[wire.WeightSpec] = WEIGHTS
     calls: list[dict[str, np.ndarray]] = field(default_factory=list)
+    measured: Mapping[str, float] = field(default_factory=lambda: {"loss": 0.5, "accuracy": 0.75})
+    evaluated: list[dict[str, np.ndarray]] = field(default_factory=list)
     asked: list[dict[str, Any]] = field(default_factory=list)
     capabilities: Collection[str] = tuple(drift.CAPABILITIES)
 
@@ -803,6 +892,21 @@ class FakeTrainer:
                 learning_rate=hyperparameters.get("learning_rate", 0.1),
             ),
         )
+
+    def measure(
+        self,
+        weights: Mapping[str, np.ndarray],
+        data: Data,
+        *,
+        check: Callable[[], object] | None = None,
+    ) -> Measured:
+        """What every version comes to, on as many examples as there are."""
+        self.evaluated.append({name: np.array(value) for name, value in weights.items()})
+        return Measured(_count(data), dict(self.measured))
+
+
+def _count(data: Data) -> int:
+    return len(data[0]) if isinstance(data, tuple | list) else len(data)
 
 
 @dataclass(frozen=True, slots=True)

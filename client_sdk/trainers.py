@@ -30,6 +30,8 @@ class TrainerLike(Protocol):
     well. One without is spared the rounds of such strategies.
     """
 
+    # One that has `measure` as well, as `client_sdk.training.Trainer`, can evaluate versions.
+
     def train(
         self,
         weights: Mapping[str, np.ndarray],
@@ -78,6 +80,11 @@ class Trainers:
         if (loop := self._options.get("loop")) is not None:
             able = loop.capabilities
         return [name for name in CAPABILITIES if name in able]
+
+    @property
+    def measures(self) -> bool:
+        """Whether versions can be evaluated here."""
+        return self._given is None or hasattr(self._given, "measure")
 
     def of(self, card: ModelCard) -> TrainerLike:
         """The trainer of a model."""

@@ -29,6 +29,7 @@ from client_sdk.corrected import corrected
 from client_sdk.data import Batch, Examples, TrainingDataRefused, Walk, read_for
 from client_sdk.epochs import Epoch, new_epoch
 from client_sdk.errors import CapabilityMissing, ParticipantError
+from client_sdk.held_out import Measured
 from client_sdk.loop import Batches, TrainingLoop
 from client_sdk.memory import amount, memory_limit
 from client_sdk.network import SEED_STATE, Network, WeightsRefused
@@ -268,6 +269,24 @@ class Trainer:
         examples = self._read(data)
         self.network.load(weights)
         return self.network.evaluate(examples)
+
+    def measure(
+        self,
+        weights: Mapping[str, np.ndarray],
+        data: Any,
+        *,
+        check: Callable[[], object] | None = None,
+    ) -> Measured:
+        """What `evaluate` says, with how many of each class there are and were recognised.
+
+        Args:
+            weights: as for `train`.
+            data: examples that were held out.
+            check: called between batches; what it raises ends it and reaches the caller.
+        """
+        examples = self._read(data)
+        self.network.load(weights)
+        return self.network.measure(examples, check)
 
     def predict(self, weights: Mapping[str, np.ndarray], x: np.ndarray) -> np.ndarray:
         """The model's outputs (n, …) for raw examples (n, *shape).

@@ -150,6 +150,13 @@ def _training(commands: _Parsers) -> None:
     train.add_argument(
         "--watch", action="store_true", help="take part for ever; read data that have changed anew"
     )
+    train.add_argument(
+        "--held-out",
+        type=_share,
+        metavar="SHARE",
+        help="keep this share of the data, such as 0.1, to evaluate versions with, and never train "
+        "with it",
+    )
     train.add_argument("--model", metavar="SLUG", help="only rounds of this model")
     train.add_argument("--rounds", type=_count, metavar="N", help="stop after so many updates")
     train.add_argument(
@@ -325,6 +332,16 @@ def _seconds(text: str) -> float:
     if not math.isfinite(seconds) or seconds <= 0:
         raise argparse.ArgumentTypeError(f"Expected seconds above 0. Received: {text}")
     return seconds
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = math.nan
+    if not 0 < share < 1:
+        raise argparse.ArgumentTypeError(f"Expected a share above 0, below 1. Received: {text}")
+    return share
 
 
 def _port(text: str) -> int:

@@ -46,6 +46,7 @@ def train(options: argparse.Namespace, out: Output) -> int:
                 on_event=shown,
                 progress=False,
                 verdicts=_VERDICT if options.rounds else 0.0,
+                held_out=options.held_out,
             )
     code = codes.INTERRUPTED if summary.ended == "interrupted" else codes.OK
     _end(summary, code, out)

@@ -39,6 +39,8 @@ _STEPS: dict[str, tuple[str, float | None]] = {
     "downloaded": ("downloading", 1.0),
     "training": ("training", 0.0),
     "sending": ("uploading", None),
+    "evaluating": ("evaluating", None),
+    "evaluated": ("evaluated", 1.0),
     "uploading": ("uploading", None),
     "uploaded": ("uploaded", 1.0),
     "declined": ("declined", None),
