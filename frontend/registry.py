@@ -77,6 +77,7 @@ class Line:
     version: ModelVersion
     metrics: list[float | None]
     made_by: Any
+    is_best: bool
     decisions: Mapping[str, Decision]
 
 
@@ -90,11 +91,13 @@ def model(request: HttpRequest, slug: str) -> HttpResponse:
         makers: dict[int | None, Any] = {made.version_id: made for made in usage.makers(found.pk)}
         served = next((one for one in versions if one.stage == Stage.PUBLISHED), None)
         names = _metric_names(versions)
+        bests = usage.bests(found.pk)
         lines = [
             Line(
                 version=one,
                 metrics=[one.metrics.get(name) for name in names],
                 made_by=makers.get(one.pk),
+                is_best=one.pk in bests,
                 decisions=_decisions(one, roles, _IN_TABLE),
             )
             for one in versions

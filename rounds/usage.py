@@ -1,9 +1,11 @@
 """What runs and rounds make of models: how much each is trained, and which round made a version."""
 
+from itertools import groupby
 from typing import NamedTuple
 
 from django.db.models import Count, QuerySet
 
+from rounds import history, stopping
 from rounds.models import Assignment, Round, Run
 
 
@@ -44,3 +46,19 @@ def makers(model_id: int) -> QuerySet[Round]:
     """The rounds that made a version of a model, whatever became of it."""
     rows = Round.objects.filter(version__model=model_id).select_related("run")
     return rows.only("number", "phase", "version_id", "run__name", "run_id")
+
+
+def bests(model_id: int) -> set[int]:
+    """Ids of versions of a model that are the best of their runs, where a run compares its own."""
+    rows = Round.objects.filter(run__model=model_id, phase=Round.Phase.PUBLISHED)
+    told = rows.exclude(run__best_metric="").order_by("run", "number")
+    values = told.values_list("run", "run__best_metric", "version", "version__metrics")
+    found = set()
+    for (_, metric), made in groupby(values, key=lambda row: row[:2]):
+        versions = [
+            (version, history.numbers(metrics).get(metric)) for *_, version, metrics in made
+        ]
+        standing = stopping.standing([value for _, value in versions], metric)
+        if standing.best is not None:
+            found.add(versions[standing.best][0])
+    return found

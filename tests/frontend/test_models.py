@@ -201,7 +201,7 @@ def test_a_models_page_asks_no_more_for_many_versions(
     operator: Client, tiny_model: Model, django_assert_num_queries: DjangoAssertNumQueries
 ) -> None:
     for _ in range(2):
-        with django_assert_num_queries(12):
+        with django_assert_num_queries(13):
             operator.get("/models/tiny/")
         for _ in range(6):
             candidate(tiny_model)
