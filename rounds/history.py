@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rounds import rules
+from rounds import rules, stopping
 from rounds.models import Assignment, Round, Run
 
 Place = Assignment.State
@@ -27,6 +27,7 @@ class Part(NamedTuple):
     samples: int | None
     bytes: int | None
     metrics: Mapping[str, Any] | None
+    staleness: int = 0
 
 
 class Tally(NamedTuple):
@@ -37,6 +38,7 @@ class Tally(NamedTuple):
     samples: int
     received: int
     began: int
+    staleness: dict[str, float]
 
 
 # Of rounds that have ended: their parts do not change any more, and are many.
@@ -58,6 +60,7 @@ def tally(round_: Round, parts: Sequence[Part]) -> Tally:
         samples=sum(part.samples or 0 for part in accepted),
         received=sum(part.bytes or 0 for part in parts),
         began=sum(part.began for part in parts),
+        staleness=_staleness([part.staleness for part in accepted]),
     )
     if round_.ended_at:
         if len(_kept) >= MOST_KEPT:
@@ -75,7 +78,8 @@ def of_run(run: Run, rounds: Sequence[Round], tallies: Mapping[int, Tally]) -> d
         tallies: What everybody's parts of each round come to, by its id.
 
     Returns:
-        The run, the version that it started from, and a line for each round.
+        The run, the version that it started from, its best one and how many published rounds were
+        no better since, and a line for each round.
     """
     return {
         "id": run.pk,
@@ -86,8 +90,32 @@ def of_run(run: Run, rounds: Sequence[Round], tallies: Mapping[int, Tally]) -> d
         "rounds_planned": run.rounds_planned,
         "published": sum(one.phase == Round.Phase.PUBLISHED for one in rounds),
         "start": _held_out(rounds[0].base) if rounds else None,
+        **_best(run, rounds),
         "rounds": [of_round(one, tallies[one.pk]) for one in rounds],
     }
+
+
+def _best(run: Run, rounds: Sequence[Round]) -> dict[str, Any]:
+    """The best version so far by the metric that the run's are compared by, and how long ago."""
+    if not run.best_metric:
+        return {"best": None, "waited": None}
+    published = [
+        (one.number, one.version)
+        for one in rounds
+        if one.phase == Round.Phase.PUBLISHED and one.version
+    ]
+    values = [numbers(version.metrics).get(run.best_metric) for _, version in published]
+    standing = stopping.standing(values, run.best_metric, run.patience_delta)
+    if standing.best is None:
+        return {"best": None, "waited": standing.waited}
+    round_, version = published[standing.best]
+    best = {
+        "metric": run.best_metric,
+        "value": values[standing.best],
+        "round": round_,
+        "version": version.number,
+    }
+    return {"best": best, "waited": standing.waited}
 
 
 def _held_out(version: Any) -> dict[str, Any]:
@@ -116,6 +144,7 @@ def of_round(round_: Round, told: Tally) -> dict[str, Any]:
         "base": round_.base.number,
         **_held_out(round_.version),
         "participants": told.participants,
+        "staleness": told.staleness,
         "seconds": seconds(round_),
         "counts": told.counts,
         "samples": told.samples,
@@ -130,6 +159,11 @@ def counts(parts: Sequence[Part]) -> dict[str, int]:
     """How many assignments there are in each state; `invited` is all of them, as all once were."""
     found = Counter(part.state for part in parts)
     return {str(state): found[state] for state in Place} | {"invited": len(parts)}
+
+
+def _staleness(found: Sequence[int]) -> dict[str, float]:
+    """How many versions the accepted updates were behind; 0 wherever all trained from the base."""
+    return {"mean": sum(found) / max(len(found), 1), "max": max(found, default=0)}
 
 
 def seconds(round_: Round) -> dict[str, float | None]:

@@ -28,9 +28,10 @@ from django.db.models import F
 from client_sdk import wire
 from journal import events
 from models_app import blobs
-from rounds import clock, enrolment, lifecycle, moves
+from rounds import clock, eligibility, enrolment, lifecycle, moves
 from rounds.errors import NoSpace, TooLarge, UpdateConflict, UpdateInvalid
 from rounds.models import Assignment, Participant, Round, Update
+from rounds.moves import lock_place
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +85,7 @@ def admit(
         enrolment.verify(participant.public_key, wire.update_message(signed), signature)
         told = wire.UpdateManifest.from_bytes(signed)
         _compare(told, mine, length)
+        _reports(told, mine)
     except wire.WireError as error:
         raise refuse(mine, invalid(error)) from error
     except UpdateInvalid as error:
@@ -109,8 +111,8 @@ def _compare(told: wire.UpdateManifest, mine: Assignment, length: int) -> None:
     """The manifest must speak of this assignment, its round, its base and this body."""
     expected = {
         "assignment": mine.pk,
-        "round": mine.round_id,
-        "base": mine.round.base.weights,
+        "round": mine.invited_in_id,
+        "base": mine.base.weights,
         "length": length,
     }
     for field, value in expected.items():
@@ -122,8 +124,31 @@ def _compare(told: wire.UpdateManifest, mine: Assignment, length: int) -> None:
             )
 
 
+# What a participant has to report, by the capability that its run's strategy requires.
+REPORTS = {"report_steps": "steps", "report_initial_loss": "initial_loss"}
+
+
+def _reports(told: wire.UpdateManifest, mine: Assignment) -> dict[str, float]:
+    """What the run's strategy asked to be reported, and no more. The wire has checked the ranges.
+
+    Raises:
+        UpdateInvalid: Something is not there.
+    """
+    asked = eligibility.requirements(mine.round.run)
+    names = [REPORTS[capability] for capability in asked if capability in REPORTS]
+    for name in names:
+        if name not in told.reports:
+            raise UpdateInvalid(
+                f"Expected {name} among the manifest's reports, for {mine.round.run.strategy} "
+                f"needs it. Received: {sorted(told.reports)}",
+                field=f"reports.{name}",
+                reason="report_missing",
+            )
+    return {name: told.reports[name] for name in names}
+
+
 def _is_open(mine: Assignment) -> bool:
-    return mine.state in Assignment.OPEN and mine.round.phase in Round.OPEN
+    return mine.state in Assignment.OPEN and mine.round.phase in Round.ACTIVE
 
 
 def _receipt_if_here(mine: Assignment, told: wire.UpdateManifest) -> dict[str, Any] | None:
@@ -184,7 +209,7 @@ class Landing:
     def flush(self) -> Future[None]:
         """Have what has landed put on the disk, in a thread of its own."""
         if not settings.DURABLE:
-            return _flushing.submit(int)
+            return _flushing.submit(lambda: None)
         return _flushing.submit(os.fsync, self._file.fileno())
 
     @property
@@ -238,10 +263,10 @@ def settle(admission: Admission, landing: Landing) -> dict[str, Any]:
     blob = blobs.put_file(landing.path, sha256=landing.digest)
     with events.transaction() as journal:
         # The lock that closing takes too: an update is counted whole or refused.
-        phase = Round.objects.select_for_update(no_key=True).get(pk=mine.round_id).phase
+        round_ = lock_place(mine.pk)
         now = clock.now()
         done = _done(admission, now)
-        moved = phase in Round.OPEN and Assignment.objects.filter(
+        moved = round_.phase in Round.ACTIVE and Assignment.objects.filter(
             pk=mine.pk, state__in=Assignment.OPEN
         ).update(
             state=Assignment.State.UPLOADED,
@@ -256,6 +281,7 @@ def settle(admission: Admission, landing: Landing) -> dict[str, Any]:
                 samples=told.samples,
                 norm=norm,
                 metrics=told.metrics,
+                reports=_reports(told, mine),
                 manifest=admission.signed.decode(),
                 signature=admission.signature,
                 received_at=now,
@@ -264,10 +290,7 @@ def settle(admission: Admission, landing: Landing) -> dict[str, Any]:
                 "assignment.uploaded",
                 actor=admission.participant.name,
                 at=now,
-                run=mine.round.run_id,
-                round=mine.round_id,
-                assignment=mine.pk,
-                participant=mine.participant_id,
+                **moves.subjects(mine, round_),
                 name=admission.participant.name,
                 samples=told.samples,
                 bytes=blob.bytes,
@@ -275,6 +298,8 @@ def settle(admission: Admission, landing: Landing) -> dict[str, Any]:
                 metrics=told.metrics,
                 progress=moves.progress(Assignment.objects.get(pk=mine.pk)),
             )
+            mine.round = round_
+            lifecycle.tell_of_room(round_)
             return receipt(update)
     if (again := _receipt_if_here(mine, told)) is not None:
         return again

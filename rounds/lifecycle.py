@@ -1,14 +1,17 @@
 """The life of a round, read from top to bottom.
 
     create_run → start_run        a run opens its first round
-      check_in                    participants come; the round selects its cohort
+      check_in                    participants come; the round selects its cohort, or an
+                                  asynchronous one lets them train while it has room
       report · fail · withdraw    they train, and say how it goes
       (intake.settle)             they upload; an update is counted once
-      close_round                 target, deadline or an operator; verdicts on the updates
+      close_round                 target, deadline or an operator; verdicts on the updates; an
+                                  asynchronous round lets those who still train go on
       aggregate                   a worker folds the updates into a candidate version
       evaluate                    a worker measures it, and participants do where the run asks
                                   for it (`federated_evaluation`); the gate; published and served
-    and the run opens its next round by itself, until it is done.
+    and the run opens its next round by itself, until it is done (`_go_on`, `stopping.py`); an
+    asynchronous one hands those who still train, and the updates that came since it closed, on.
 
     pause_run · resume_run · stop_run · cancel_round    what operators may do meanwhile
     step · due                                          what keeps everything going
@@ -26,13 +29,14 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
 
 import numpy as np
 from django.conf import settings
 from django.db import IntegrityError
-from django.db.models import Max, Q, QuerySet
+from django.db.models import Count, Max, OuterRef, Q, QuerySet, Subquery
+from django.db.models.functions import Coalesce
 
 from client_sdk import wire
 from journal import events
@@ -40,8 +44,19 @@ from journal.events import Journal
 from models_app import blobs, registry
 from models_app.errors import NonFinite, StaleBase, WrongStage
 from models_app.evaluation import Evaluation, by_the_server
-from models_app.models import Model
-from rounds import aggregation, clock, federated_evaluation, leases, rules, selection
+from models_app.models import Model, ModelVersion
+from rounds import (
+    aggregation,
+    capabilities,
+    clock,
+    eligibility,
+    federated_evaluation,
+    leases,
+    rules,
+    selection,
+    stopping,
+)
+from rounds.amounts import span
 from rounds.errors import AssignmentNotFound, IllegalMove, ModelBusy, RoundClosed
 from rounds.models import (
     Assignment,
@@ -54,7 +69,9 @@ from rounds.models import (
 )
 from rounds.moves import (
     NO_LEASE,
+    carry_assignments,
     illegal,
+    lock_place,
     lock_round,
     lock_run,
     move_assignments,
@@ -122,7 +139,14 @@ def start_run(run_id: int, *, actor: str = "", reason: str = "") -> Round:
         ) from error
 
 
-def _open_round(run: Run, journal: Journal) -> Round:
+def _open_round(run: Run, journal: Journal, *, after: Round | None = None) -> Round:
+    """Open a run's next round. An asynchronous one trains at once, with who still did before.
+
+    Args:
+        run: Locked.
+        journal: Of the transaction.
+        after: The round that has just been published, if it was one.
+    """
     base = registry.served(run.model_id)
     number = 1 + (run.rounds.aggregate(last=Max("number"))["last"] or 0)
     now = clock.now()
@@ -132,7 +156,7 @@ def _open_round(run: Run, journal: Journal) -> Round:
         base=base,
         seed=selection.derive_seed(run.seed, number),
         quorum=run.quorum,
-        target=run.target or run.cohort_goal,
+        target=run.buffer_size or run.target or run.cohort_goal,
         opened_at=now,
         deadline=now + timedelta(seconds=run.selecting_seconds),
     )
@@ -149,7 +173,16 @@ def _open_round(run: Run, journal: Journal) -> Round:
         quorum=opened.quorum,
         deadline=opened.deadline.isoformat() if opened.deadline else None,
     )
+    if run.kind == Run.Kind.ASYNCHRONOUS:
+        if after is not None:
+            carry_assignments(_unfinished(after), opened, journal)
+        _start_training(opened, journal)
     return opened
+
+
+def _unfinished(round_: Round) -> QuerySet[Assignment]:
+    """Who still trains, and whose update waits for a verdict."""
+    return round_.assignments.filter(state__in=(*Assignment.OPEN, Place.UPLOADED))
 
 
 # --- Selecting --------------------------------------------------------------------------------
@@ -183,13 +216,13 @@ def check_in(
     if mine := _open_assignment(participant, models):
         return mine
     active = _active_rounds_for(participant, models)
-    selecting = [one for one in active if one.phase == Phase.SELECTING]
-    for found in selecting:
-        if found.run.selection == Run.Selection.FIRST_COME:
-            _come_first(found.pk, participant)
+    inviting = [one for one in active if _invites(one) and _is_able(participant, one.run)]
+    for found in inviting:
+        if _takes_who_comes(found.run):
+            _come_first(found, participant)
         else:
             _be_there(found, participant)
-    if selecting:  # and gone on, perhaps, because we came
+    if inviting:  # and gone on, perhaps, because we came
         if mine := _open_assignment(participant, models):
             return mine
         active = _active_rounds_for(participant, models)
@@ -206,7 +239,7 @@ def _seen(participant: Participant) -> None:
 
 def _open_assignment(participant: Participant, models: Sequence[str] | None) -> Assignment | None:
     open_ = Assignment.objects.filter(
-        participant=participant, state__in=Assignment.OPEN, round__phase__in=Round.OPEN
+        participant=participant, state__in=Assignment.OPEN, round__phase__in=Round.ACTIVE
     )
     if models is not None:
         open_ = open_.filter(round__run__model__slug__in=models)
@@ -217,7 +250,7 @@ def _open_assignment(participant: Participant, models: Sequence[str] | None) -> 
 
 def _assignments() -> QuerySet[Assignment]:
     """Assignments with what they are about, but for a model's architecture: that may be large."""
-    found = Assignment.objects.select_related("round__run__model", "round__base")
+    found = Assignment.objects.select_related("round__run__model", "base", "invited_in")
     return found.defer("round__run__model__architecture")
 
 
@@ -230,19 +263,53 @@ def _active_rounds_for(participant: Participant, models: Sequence[str] | None) -
     return list(rounds.order_by("id"))
 
 
-def _come_first(round_id: int, participant: Participant) -> None:
+def _invites(round_: Round) -> bool:
+    """Whether a round looks for participants: an asynchronous one does until its buffer is full."""
+    asynchronous = round_.run.kind == Run.Kind.ASYNCHRONOUS
+    return round_.phase == (Phase.TRAINING if asynchronous else Phase.SELECTING)
+
+
+def _is_able(participant: Participant, run: Run) -> bool:
+    return not eligibility.lacking(run, participant)
+
+
+def _takes_who_comes(run: Run) -> bool:
+    first_come = run.selection == Run.Selection.FIRST_COME
+    return first_come or run.kind == Run.Kind.ASYNCHRONOUS
+
+
+def _come_first(round_: Round, participant: Participant) -> None:
     """First come, first served: invited at once, while there is room."""
+    if not _has_room(round_, participant):
+        return  # most who come find none: they are told so without a lock
     with events.transaction() as journal:
-        round_ = lock_round(round_id)
-        if round_.phase != Phase.SELECTING:
+        round_ = lock_round(round_.pk)
+        if not _invites(round_) or not _has_room(round_, participant):
             return
-        if Assignment.objects.filter(round=round_, participant=participant).exists():
-            return
-        if not _eligible(round_.run).filter(pk=participant.pk).exists():
+        if not eligibility.eligible(round_.run).filter(pk=participant.pk).exists():
             return  # suspended since it asked
         _invite(round_, [participant.pk], journal)
-        if round_.assignments.count() >= _room(round_.run):
+        if round_.phase == Phase.SELECTING and round_.assignments.count() >= _room(round_.run):
             _start_training(round_, journal)
+
+
+def _has_room(round_: Round, participant: Participant) -> bool:
+    """Whether there is a place for a participant, which has one in a round at most."""
+    if round_.assignments.filter(participant=participant).exists():
+        return False
+    places = round_.run.concurrency
+    return places is None or _working(round_) < places
+
+
+def _working(round_: Round) -> int:
+    return round_.assignments.filter(state__in=Assignment.OPEN).count()
+
+
+def tell_of_room(round_: Round) -> None:
+    """Let those who wait know that an asynchronous round has a place again."""
+    if round_.run.kind == Run.Kind.ASYNCHRONOUS and round_.phase == Phase.TRAINING:
+        told = {"run": round_.run_id, "round": round_.pk, "model": round_.run.model_id}
+        events.hint("round.has_room", **told, number=round_.number)
 
 
 def _fewest(run: Run) -> int:
@@ -271,14 +338,8 @@ def _be_there(round_: Round, participant: Participant) -> None:
         _select(round_.pk)
 
 
-def _eligible(run: Run) -> QuerySet[Participant]:
-    return Participant.objects.filter(
-        Q(model=None) | Q(model=run.model_id), state=Participant.State.ACTIVE
-    )
-
-
 def _there(round_: Round) -> QuerySet[CheckIn]:
-    return round_.check_ins.filter(participant__state=Participant.State.ACTIVE)
+    return round_.check_ins.filter(participant__in=eligibility.eligible(round_.run))
 
 
 def gathering(round_: Round) -> tuple[int, int]:
@@ -288,7 +349,7 @@ def gathering(round_: Round) -> tuple[int, int]:
         return round_.assignments.count(), _room(run)
     wanted = selection.wanted(
         run.selection,
-        eligible=max(_eligible(run).count(), _fewest(run)),
+        eligible=max(eligibility.eligible(run).count(), _fewest(run)),
         goal=run.cohort_goal,
         fraction=run.fraction,
     )
@@ -349,7 +410,7 @@ def _invite(round_: Round, participants: Sequence[int], journal: Journal) -> Non
 def _start_training(round_: Round, journal: Journal) -> bool:
     now, run = clock.now(), round_.run
     invited = round_.assignments.count()
-    target = selection.target(
+    target = run.buffer_size or selection.target(
         invited,
         selection=run.selection,
         target=run.target,
@@ -406,16 +467,40 @@ def _finish_selecting(round_: Round) -> bool:
 def _why_wait(participant: Participant, active: Sequence[Round]) -> Wait:
     if not active:
         return Wait("no_open_round", "No round is open; wait for a run to be started.", 10.0)
-    found = active[-1]
+    able = [one for one in active if _is_able(participant, one.run)]
+    if not able:
+        return _sdk_lacks(participant, active[-1].run)
+    found = able[-1]
     if found.phase == Phase.SELECTING:
         return Wait("selecting", "The round is waiting for more participants.", 2.0, found.run_id)
     if found.assignments.filter(participant=participant).exists():
         detail = "Your part of this round is done; wait for the next one."
         return Wait("round_in_progress", detail, 3.0, found.run_id)
+    if found.run.kind == Run.Kind.ASYNCHRONOUS:
+        detail = "As many train as this run lets train at a time; wait until one has finished."
+        return Wait("no_place", detail, 3.0, found.run_id)
     return Wait("not_selected", "This round trains without you.", 5.0, found.run_id)
 
 
+def _sdk_lacks(participant: Participant, run: Run) -> Wait:
+    lacks = eligibility.lacking(run, participant)
+    detail = (
+        f"The run's strategy, {run.strategy}, asks for what this software cannot do: a participant "
+        f"that {capabilities.in_words(lacks)} ({', '.join(lacks)}). "
+        f"Upgrade it: {capabilities.UPGRADE}"
+    )
+    return Wait("sdk_lacks", detail, 60.0, run.pk)
+
+
 # --- Training ---------------------------------------------------------------------------------
+
+
+def deadline(assignment: Assignment) -> datetime | None:
+    """Until when its update is waited for; in an asynchronous run each has its own time."""
+    run = assignment.round.run
+    if run.kind == Run.Kind.ASYNCHRONOUS:
+        return assignment.invited_at + timedelta(seconds=run.training_seconds)
+    return assignment.round.deadline
 
 
 def report(
@@ -448,7 +533,7 @@ def report(
     if activity not in mine.activities:
         told["activities"] = mine.activities | {activity: now.isoformat()}
     open_ = Assignment.objects.filter(
-        pk=mine.pk, state__in=Assignment.OPEN, round__phase__in=Round.OPEN
+        pk=mine.pk, state__in=Assignment.OPEN, round__phase__in=Round.ACTIVE
     )
     if not open_.update(**told, last_seen_at=now):
         raise closed(mine)
@@ -495,6 +580,7 @@ DECLINES = {
     "limit_models": "Its own limits do not let it train this model.",
     "limit_rounds_per_day": "It has taken part as often in a day as its own limits let it.",
     "limit_samples_at_least": "It has fewer examples than its own limits ask for.",
+    "limit_share_metrics": "Its own limits let no loss leave, and the strategy asks for one.",
     "limit_seconds_per_round": "The round takes longer than its own limits give it.",
 }
 
@@ -527,7 +613,7 @@ def _give_up(
     if mine.state == to:
         return mine  # told again: the first answer was lost
     with events.transaction() as journal:
-        lock_round(mine.round_id)
+        round_ = lock_place(mine.pk)
         moved = move_assignments(
             Assignment.objects.filter(pk=mine.pk, state__in=Assignment.OPEN),
             to,
@@ -539,6 +625,7 @@ def _give_up(
         )
         if not moved:
             raise closed(mine)
+        tell_of_room(round_)
     mine.refresh_from_db()
     return mine
 
@@ -548,7 +635,7 @@ def dismiss(participant: Participant, journal: Journal, *, code: str, reason: st
 
     Rounds are locked, so that one that selects it at this moment is waited for.
     """
-    for round_id in Round.objects.filter(phase__in=Round.OPEN).order_by("run").values_list("pk"):
+    for round_id in Round.objects.filter(phase__in=Round.ACTIVE).order_by("run").values_list("pk"):
         lock_round(*round_id)
     mine = Assignment.objects.filter(participant=participant, state__in=Assignment.OPEN)
     move_assignments(mine, Place.FAILED, journal, code=code, reason=reason)
@@ -585,16 +672,45 @@ def closed(assignment: Assignment) -> RoundClosed:
 
 def _finish_training(round_: Round) -> bool:
     """What `step` does for a training round: close, fail, or nothing yet."""
+    if round_.run.kind == Run.Kind.ASYNCHRONOUS:
+        _free_places(round_)
     uploaded, working = counts(round_)
     if uploaded >= (round_.target or 0):
         return close_round(round_.pk, reason="target reached")
-    if working == 0 and uploaded >= round_.quorum:
+    if working == 0 and uploaded >= round_.quorum and not _may_come(round_):
         return close_round(round_.pk, reason="nobody is training any more")
     if _is_past(round_) and uploaded >= round_.quorum:
         return close_round(round_.pk, reason="deadline reached")
-    if _is_past(round_) or uploaded + working < round_.quorum:
+    if _is_past(round_) or (uploaded + working < round_.quorum and not _may_come(round_)):
         return _quorum_not_met(round_.pk)
     return False
+
+
+def _may_come(round_: Round) -> bool:
+    """Whether somebody who has no place in a training round may still get one."""
+    if not _invites(round_):
+        return False
+    return eligibility.eligible(round_.run).exclude(assignments__round=round_).exists()
+
+
+def _free_places(round_: Round) -> None:
+    """Take the places of those that are not heard of any more, or that take too long."""
+    now, run = clock.now(), round_.run
+    working = round_.assignments.filter(state__in=Assignment.OPEN)
+    long_ago, too_long = now - LOST_AFTER, now - timedelta(seconds=run.training_seconds)
+    silent = working.alias(heard=Coalesce("last_seen_at", "invited_at")).filter(
+        Q(participant__last_seen_at=None) | Q(participant__last_seen_at__lt=long_ago),
+        heard__lt=long_ago,
+    )
+    slow = working.filter(invited_at__lt=too_long)
+    if not (silent.exists() or slow.exists()):
+        return
+    with events.transaction() as journal:
+        lost = "Nothing was heard of it any more; others train in its place."
+        move_assignments(silent, Place.LOST, journal, code="not_heard_of", reason=lost)
+        late = f"It trained for longer than {span(run.training_seconds)}."
+        move_assignments(slow, Place.LATE, journal, code="too_slow", reason=late)
+        tell_of_room(round_)
 
 
 def counts(round_: Round) -> tuple[int, int]:
@@ -607,7 +723,8 @@ def _quorum_not_met(round_id: int) -> bool:
     with events.transaction() as journal:
         round_ = lock_round(round_id)
         uploaded, working = counts(round_)
-        still_possible = uploaded + working >= round_.quorum and not _is_past(round_)
+        possible = uploaded + working >= round_.quorum or _may_come(round_)
+        still_possible = possible and not _is_past(round_)
         if round_.phase != Phase.TRAINING or uploaded >= round_.quorum or still_possible:
             return False  # an upload was faster than we
         return _fail_round(
@@ -629,7 +746,8 @@ def close_round(round_id: int, *, actor: str = "", reason: str = "") -> bool:
     """End the training with the updates that are here, and judge them.
 
     An update whose norm is above the run's multiple of the cohort's median is quarantined, the
-    others are accepted; who has not uploaded is late, or lost if it has not been heard of.
+    others are accepted; who has not uploaded is late, or lost if it has not been heard of. In an
+    asynchronous run it trains on, and its update counts in a later round.
 
     Returns:
         True if there is more to do; False if the round was closed already.
@@ -649,7 +767,8 @@ def close_round(round_id: int, *, actor: str = "", reason: str = "") -> bool:
             )
         now = clock.now()
         accepted = _judge(round_, journal)
-        _dismiss_late(round_, journal)
+        if round_.run.kind == Run.Kind.SYNCHRONOUS:
+            _dismiss_late(round_, journal)
         if accepted < round_.quorum:
             return _fail_round(
                 round_,
@@ -671,6 +790,7 @@ def close_round(round_id: int, *, actor: str = "", reason: str = "") -> bool:
 def _judge(round_: Round, journal: Journal) -> int:
     """Accept or quarantine what was uploaded; how many were accepted."""
     uploaded = round_.assignments.filter(state=Place.UPLOADED)
+    _note_staleness(uploaded, round_)
     norms = dict(uploaded.values_list("pk", "update__norm"))
     limit = norm_limit(list(norms.values()), round_.run.quarantine_factor)
     outsized = [pk for pk, norm in norms.items() if norm > limit]
@@ -685,6 +805,16 @@ def _judge(round_: Round, journal: Journal) -> int:
             data={"norm": norms[pk], "limit": limit},
         )
     return move_assignments(uploaded, Place.ACCEPTED, journal)
+
+
+def _note_staleness(uploaded: QuerySet[Assignment], round_: Round) -> None:
+    """How many versions the run has published since the base that each update was trained from."""
+    since = Round.objects.filter(
+        run=round_.run_id, phase=Phase.PUBLISHED, pk__gte=OuterRef("invited_in")
+    )
+    counted = since.order_by().values("run").annotate(count=Count("pk")).values("count")
+    old = uploaded.exclude(invited_in=round_.pk)
+    old.update(staleness=Coalesce(Subquery(counted), 0))
 
 
 def norm_limit(norms: Sequence[float], factor: float) -> float:
@@ -773,10 +903,11 @@ def aggregate(round_id: int) -> bool:
             )
 
 
-def _fold(round_: Round) -> tuple[blobs.Blob, str, dict[str, float]]:
+def _fold(round_: Round) -> tuple[blobs.Blob, str, dict[str, Any]]:
     """The new federated weights as a blob, the strategy's state, and its diagnostics.
 
-    The order is that of participants, so that it does not depend on who came first.
+    These have `shares` too, by participant, where the strategy says whose updates counted for how
+    much. The order is that of participants, so that it does not depend on who came first.
     """
     specs = round_.run.model.federated
     base = wire.open_flat(blobs.path(round_.base.weights), specs)
@@ -793,12 +924,15 @@ def _fold(round_: Round) -> tuple[blobs.Blob, str, dict[str, float]]:
     ]
     strategy = aggregation.build(round_.run.strategy, round_.run.strategy_options)
     state = _strategy_state(round_, strategy.init(base))
-    setting = rules.setting(round_.run, population=_eligible(round_.run).count())
+    population = eligibility.eligible(round_.run).count()
+    setting = rules.setting(round_.run, population=population)
     result = strategy.apply(state, contributions, setting=setting, out=_kept_array(base.size))
     new = result.delta
     aggregation.apply_delta(base, result.delta, out=new)
     stored_state = _store(result.state).sha256 if result.state else ""
-    return _store(_split(new, specs)), stored_state, dict(result.diagnostics)
+    shares = {str(key): share for key, share in result.shares.items()}
+    diagnostics = dict(result.diagnostics) | ({"shares": shares} if shares else {})
+    return _store(_split(new, specs)), stored_state, diagnostics
 
 
 def _kept_array(size: int) -> np.ndarray:
@@ -814,11 +948,24 @@ _kept = threading.local()
 
 def _strategy_state(round_: Round, fresh: aggregation.State) -> aggregation.State:
     """The state that the base version was left with by this same run, else the fresh one."""
-    made_by = Round.objects.filter(version=round_.base, run=round_.run).exists()
-    if not made_by or not round_.base.strategy_state:
+    stored = state_left(round_.base, round_.run_id)
+    if not stored:
         return fresh
     specs = [wire.TensorSpec.of(name, array) for name, array in fresh.items()]
-    return wire.open_tensors(blobs.path(round_.base.strategy_state), specs)
+    return wire.open_tensors(blobs.path(stored), specs)
+
+
+def state_left(version: ModelVersion, run_id: int) -> str:
+    """The blob of the strategy's state that a run left with a version; empty if it left none.
+
+    A version that is served again by a roll-back is still the run's own that it was.
+    """
+    if not version.strategy_state:
+        return ""
+    while version.origin == ModelVersion.Origin.ROLLBACK and version.parent is not None:
+        version = version.parent
+    made = Round.objects.filter(version=version, run=run_id).exists()
+    return version.strategy_state if made else ""
 
 
 def _split(flat: np.ndarray, specs: Sequence[wire.TensorSpec]) -> dict[str, np.ndarray]:
@@ -953,7 +1100,7 @@ def _publish(round_id: int, lease: str, before: dict[str, Any], found: Evaluatio
             **told,
         )
         Run.objects.filter(pk=run.pk).update(failures=0)
-        _go_on(run, journal, measured)
+        _go_on(round_, journal, measured)
         return moved
 
 
@@ -984,17 +1131,88 @@ def gate(metric: str, tolerance: float, before: dict[str, Any], measured: dict[s
 # --- The run goes on --------------------------------------------------------------------------
 
 
-def _go_on(run: Run, journal: Journal, metrics: dict[str, Any]) -> None:
+def _go_on(round_: Round, journal: Journal, metrics: dict[str, Any]) -> None:
     """After a published round: the next one, or the end."""
+    run = round_.run
     run.refresh_from_db()
-    published = run.rounds.filter(phase=Phase.PUBLISHED).count()
-    if published >= run.rounds_planned or _until_is_met(run, metrics):
-        now = clock.now()
-        moved = Run.objects.filter(pk=run.pk, state__in=(RunState.RUNNING, RunState.PAUSED))
-        if moved.update(state=RunState.COMPLETED, ended_at=now):
-            journal.record("run.completed", run=run.pk, model=run.model_id, rounds=published)
+    if done := _is_done(run, metrics):
+        _complete(run, journal, done)
     elif run.state == RunState.RUNNING:
-        _open_round(run, journal)
+        _open_round(run, journal, after=round_)
+        return
+    # Of an asynchronous run some still train, and there is no round to hand them on to.
+    _end_assignments(round_, journal, f"run_{run.state}", f"The run is {run.state}.")
+
+
+class Done(NamedTuple):
+    """Why a run is done: for programs, and in a sentence; and how many rounds it published."""
+
+    because: str
+    reason: str
+    rounds: int
+
+
+def _is_done(run: Run, metrics: dict[str, Any]) -> Done | None:
+    """Whether a run has done what it was to do, by the first of its rules that says so."""
+    values = _published_values(run)
+    rounds = len(values)
+    if _until_is_met(run, metrics):
+        reached = f"{run.until_metric} reached {metrics[run.until_metric]:.4g}"
+        return Done("until", f"{reached}; the run was to end at {run.until_value:g}.", rounds)
+    stands = stopping.standing(values, run.best_metric, run.patience_delta)
+    if run.patience is not None and stands.best is not None and stands.waited >= run.patience:
+        enough = f"by more than {run.patience_delta:g} " if run.patience_delta else ""
+        in_a_row = f"{stands.waited} rounds in a row" if stands.waited > 1 else "one round"
+        reason = f"{run.best_metric} was no better {enough}for {in_a_row}."
+        return Done("patience", reason, rounds)
+    if rounds >= run.rounds_planned:
+        all_ = f"All {rounds} rounds are" if rounds > 1 else "The one round is"
+        return Done("rounds", f"{all_} published.", rounds)
+    return None
+
+
+def _published_values(run: Run) -> list[float | None]:
+    """The metric that a run's versions are compared by, of each version that it published."""
+    published = run.rounds.filter(phase=Phase.PUBLISHED).order_by("number")
+    found = published.values_list("version__metrics", flat=True)
+    return [metrics.get(run.best_metric) for metrics in found]
+
+
+def _complete(run: Run, journal: Journal, done: Done) -> None:
+    """The end that a run was made for. Who stops a run decides himself what is served then."""
+    reason = f"{done.reason} {_serve_best(run) if run.keep_best else ''}".strip()
+    moved = Run.objects.filter(pk=run.pk, state__in=(RunState.RUNNING, RunState.PAUSED))
+    now = clock.now()
+    if moved.update(state=RunState.COMPLETED, reason=reason, ended_at=now):
+        run.state = RunState.COMPLETED
+        journal.record(
+            "run.completed",
+            reason=reason,
+            at=now,
+            run=run.pk,
+            model=run.model_id,
+            rounds=done.rounds,
+            because=done.because,
+        )
+
+
+def _serve_best(run: Run) -> str:
+    """Serve a run's best version again, if its last one is not as good; a sentence of it."""
+    values = _published_values(run)
+    best = stopping.standing(values, run.best_metric).best
+    if best is None or values[best] == values[-1]:
+        return ""
+    published = run.rounds.filter(phase=Phase.PUBLISHED).order_by("number")
+    found = [one.version for one in published.select_related("version__model")]
+    version, last = found[best], found[-1]
+    assert version is not None
+    value = f"with {run.best_metric} {values[best]:.4g}"
+    reason = f"The best version of {run}, {value}"
+    try:
+        again = registry.roll_back(version.model, version, reason=reason, expected_served=last)
+    except (StaleBase, WrongStage) as error:  # somebody decided otherwise: that holds
+        return f"Its best version, {version.number}, is not served again: {error.detail}"
+    return f"Its best version, {version.number}, {value}, is served again as {again.number}."
 
 
 def _until_is_met(run: Run, metrics: dict[str, Any]) -> bool:

@@ -1,11 +1,12 @@
 """The legal moves of rounds, runs and assignments, and the only functions that make them.
 
 A move is a conditional UPDATE and a line of the journal, in the caller's transaction. Locks are
-taken in one order: run, round, assignments. No lock is one on a row's key, for rows that name it
-(an assignment its round, a run its model) are checked only when they are committed, after the
-journal's lock is taken: they must not have to wait then.
+taken in one order: run, round, assignments; of two rounds of a run the earlier one first. No lock
+is one on a row's key, for rows that name it (an assignment its round, a run its model) are checked
+only when they are committed, after the journal's lock is taken: they must not have to wait then.
 """
 
+from datetime import datetime
 from typing import Any
 
 from django.db.models import QuerySet
@@ -64,6 +65,15 @@ def lock_round(round_id: int) -> Round:
     round_ = Round.objects.select_for_update(no_key=True).get(pk=round_id)
     round_.run = run
     return round_
+
+
+def lock_place(assignment_id: int) -> Round:
+    """The round that an assignment is in, locked: until then it may be handed on to the next."""
+    while True:
+        found = Round.objects.select_for_update(no_key=True, of=("self",))
+        round_ = found.get(assignments=assignment_id)
+        if Assignment.objects.filter(pk=assignment_id, round=round_.pk).exists():
+            return round_
 
 
 def move_round(
@@ -153,7 +163,11 @@ def move_assignments(
     data = (data or {}) | ({"code": changes["code"]} if "code" in changes else {})
     for one in found:
         # It may have been reported since a reader of the journal last heard of it.
-        last = {"progress": progress(one)} if one.state in Assignment.OPEN else {}
+        last: dict[str, Any] = {}
+        if one.state in Assignment.OPEN:
+            last = {"progress": progress(one)}
+        elif one.staleness:
+            last = {"staleness": one.staleness}
         journal.record(
             f"assignment.{to}",
             actor=actor,
@@ -167,9 +181,64 @@ def move_assignments(
     return moved
 
 
+def carry_assignments(assignments: QuerySet[Assignment], to: Round, journal: Journal) -> int:
+    """Hand all that the query finds on to the next round, by one UPDATE; how many there were.
+
+    Each line of it tells the whole, for the next round's page has never heard of them.
+    """
+    found = list(
+        assignments.select_for_update(no_key=True, of=("self",))
+        .select_related("participant", "update", "base", "invited_in")
+        .order_by("pk")
+    )
+    moved = Assignment.objects.filter(pk__in=[one.pk for one in found]).update(round=to)
+    for one in found:
+        journal.record(
+            "assignment.carried",
+            **subjects(one, to),
+            name=one.participant.name,
+            before=one.round_id,
+            place=document(one),
+        )
+    return moved
+
+
+def document(one: Assignment) -> dict[str, Any]:
+    """An assignment as the state of its round shows it, ready for JSON.
+
+    Args:
+        one: With its participant, update, base, and the round that it was invited in.
+    """
+    who, update = one.participant, getattr(one, "update", None)
+    times = ("invited_at", "training_at", "uploaded_at", "ended_at")
+    return {
+        "id": one.pk,
+        "participant": {"id": who.pk, "uuid": str(who.uuid), "name": who.name},
+        "state": one.state,
+        "code": one.code,
+        "reason": one.reason,
+        "refusals": one.refusals,
+        "base": one.base.number,
+        "invited_in": one.invited_in.number,
+        "staleness": one.staleness,
+        **progress(one),
+        "update": update
+        and {
+            "samples": update.samples,
+            "bytes": update.bytes,
+            "norm": update.norm,
+            "metrics": update.metrics,
+        },
+        **{name: _iso(getattr(one, name)) for name in times},
+    }
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return moment.isoformat() if moment else None
+
+
 def progress(assignment: Assignment) -> dict[str, Any]:
     """How far an assignment is, whole: who hears of the latest needs to have heard of no other."""
-    seen = assignment.last_seen_at
     return {
         "activity": assignment.activity,
         "fraction": assignment.fraction,
@@ -177,7 +246,7 @@ def progress(assignment: Assignment) -> dict[str, Any]:
         "epochs": assignment.epochs,
         "metrics": assignment.metrics,
         "activities": assignment.activities,
-        "last_seen_at": seen.isoformat() if seen else None,
+        "last_seen_at": _iso(assignment.last_seen_at),
     }
 
 

@@ -42,7 +42,7 @@ def round_state(round_id: int) -> Document:
     round_ = _rounds().get(pk=round_id)
     neighbours = _neighbours(round_)
     following = neighbours.get(round_.number + 1)
-    assignments = [_assignment(row) for row in _rows(round_)]
+    assignments = [moves.document(row) for row in _rows(round_)]
     return {
         "cursor": cursor,
         "now": clock.now().isoformat(),
@@ -53,7 +53,7 @@ def round_state(round_id: int) -> Document:
         "worker": _worker(round_),
         "assignments": assignments,
         "counts": dict.fromkeys(Assignment.State.values, 0) | _counts(assignments),
-        "norms": _norms(assignments, round_.run.quarantine_factor),
+        "norms": _norms(assignments, round_),
         "events": [events.as_json(line) for line in _feed(round_, following, cursor)],
     }
 
@@ -77,7 +77,9 @@ def _run(run: Run, neighbours: dict[int, Document], number: int) -> Document:
         "name": run.name,
         "state": run.state,
         "reason": run.reason,
+        "kind": run.kind,
         "strategy": run.strategy,
+        "concurrency": run.concurrency,
         "selection": run.selection,
         "rounds_planned": run.rounds_planned,
         "quarantine_factor": run.quarantine_factor,
@@ -131,38 +133,15 @@ def _worker(round_: Round) -> Document:
 
 
 def _rows(round_: Round) -> Iterable[Assignment]:
-    rows = round_.assignments.select_related("participant", "update").order_by("id")
-    return rows.only(
+    rows = round_.assignments.select_related("participant", "update", "base", "invited_in")
+    return rows.order_by("id").only(
         *("state", "code", "reason", "refusals", "activity", "activities", "fraction"),
-        *("epoch", "epochs", "metrics", "round_id"),
+        *("epoch", "epochs", "metrics", "round_id", "staleness"),
+        *("base__number", "invited_in__number"),
         *("invited_at", "training_at", "uploaded_at", "ended_at", "last_seen_at"),
         *("participant__uuid", "participant__name"),
         *("update__samples", "update__bytes", "update__norm", "update__metrics"),
     )
-
-
-def _assignment(row: Assignment) -> Document:
-    who, update = row.participant, getattr(row, "update", None)
-    return {
-        "id": row.pk,
-        "participant": {"id": who.pk, "uuid": str(who.uuid), "name": who.name},
-        "state": row.state,
-        "code": row.code,
-        "reason": row.reason,
-        "refusals": row.refusals,
-        **moves.progress(row),
-        "update": update
-        and {
-            "samples": update.samples,
-            "bytes": update.bytes,
-            "norm": update.norm,
-            "metrics": update.metrics,
-        },
-        "invited_at": _iso(row.invited_at),
-        "training_at": _iso(row.training_at),
-        "uploaded_at": _iso(row.uploaded_at),
-        "ended_at": _iso(row.ended_at),
-    }
 
 
 def _counts(assignments: Sequence[Document]) -> dict[str, int]:
@@ -172,10 +151,18 @@ def _counts(assignments: Sequence[Document]) -> dict[str, int]:
     return counts
 
 
-def _norms(assignments: Sequence[Document], factor: float) -> Document:
-    """The median of the updates' norms, and what an update must not exceed; None: no limit."""
-    norms = [one["update"]["norm"] for one in assignments if one["update"]]
-    limit = lifecycle.norm_limit(norms, factor)
+def _norms(assignments: Sequence[Document], round_: Round) -> Document:
+    """The median of the updates' norms, and what an update must not exceed; None: no limit.
+
+    What has come since the round closed is judged by the next one.
+    """
+    judged = round_.phase not in Round.OPEN
+    norms = [
+        one["update"]["norm"]
+        for one in assignments
+        if one["update"] and not (judged and one["state"] == Assignment.State.UPLOADED)
+    ]
+    limit = lifecycle.norm_limit(norms, round_.run.quarantine_factor)
     return {
         "median": statistics.median(norms) if norms else None,
         "limit": limit if math.isfinite(limit) else None,

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from client_sdk import wire
+from models_app.evaluation import FEDERATED
 from rounds import aggregation
 from rounds.errors import RulesInvalid
 from rounds.models import Run
@@ -160,15 +161,19 @@ def _check_kind(run: Run, strategy: aggregation.Strategy) -> None:
 
 
 def _check_weights(run: Run) -> None:
-    """FedBN averages everything but batch normalization, which stays with each participant."""
-    if run.strategy != "fedbn":
+    """Batch normalization stays with each participant, where a strategy cannot do with its means.
+
+    FedBN averages everything else. FedDyn's correction grows without bound where no gradient
+    leads back, and a moving variance has none.
+    """
+    if run.strategy not in ("fedbn", "feddyn"):
         return
     names = set(_names_of("BatchNormalization", run.model.architecture))
     travels = [one.layer for one in run.model.weights if one.role == wire.FEDERATED]
     if wrong := [layer for layer in dict.fromkeys(travels) if names & set(layer.split("."))]:
         expected = "a model whose BatchNormalization layers are local"
         raise _invalid("strategy", expected, f"{', '.join(wrong)} federated in {run.model.slug}")
-    if not any(one.role == wire.LOCAL for one in run.model.weights):
+    if run.strategy == "fedbn" and all(one.role != wire.LOCAL for one in run.model.weights):
         expected = "a model with local layers; without any, fedbn is fedavg"
         raise _invalid("strategy", expected, run.model.slug)
 
@@ -200,7 +205,11 @@ def _check_stopping(run: Run) -> None:
 def _check_evaluations(run: Run) -> None:
     _whole("evaluators", run.evaluators, 0, 1_000_000)
     _whole("evaluators_min", run.evaluators_min, 2, 1_000_000)
-    _whole("evaluation_seconds", run.evaluation_seconds, 1, 30 * 86_400)
+    _whole("evaluation_seconds", run.evaluation_seconds, 10, 30 * 86_400)
+    for name in ("gate_metric", "until_metric", "best_metric"):
+        metric = getattr(run, name)
+        if metric.startswith(FEDERATED) and not run.evaluators:
+            raise _invalid("evaluators", f"participants that evaluate, for {name} is {metric}", 0)
     if run.evaluators and run.evaluators < run.evaluators_min:
         least = f"at least the smallest cohort of {run.evaluators_min}, or 0"
         raise _invalid("evaluators", least, run.evaluators)

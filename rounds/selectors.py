@@ -26,7 +26,7 @@ from django.db.models import (
 from django.db.models.functions import Cast, Coalesce, NullIf
 
 from models_app import selectors as registry
-from rounds import attendance, clock, eligibility, history, preview
+from rounds import attendance, clock, eligibility, history, lifecycle, preview
 from rounds.errors import ParticipantNotFound
 from rounds.models import (
     Assignment,
@@ -52,10 +52,22 @@ def _light(rows: QuerySet[Any], path: str) -> QuerySet[Any]:
 def may_download(participant: Participant, sha256: str) -> bool:
     """Whether a blob belongs to a version of a model that the participant may see.
 
-    Only versions' weights are ever given out: not updates, not evaluation sets.
+    Only versions' weights are ever given out: not updates, not evaluation sets. A strategy's state
+    is, for as long as it has an assignment that has to be done with it.
     """
     slug = participant.model.slug if participant.model else None
-    return registry.is_version_blob(sha256, slug)
+    return registry.is_version_blob(sha256, slug) or _is_control(participant, sha256)
+
+
+def _is_control(participant: Participant, sha256: str) -> bool:
+    mine = Assignment.objects.filter(
+        participant=participant, state__in=Assignment.OPEN, base__strategy_state=sha256
+    )
+    return any(
+        "control_variates" in eligibility.requirements(one.round.run)
+        and lifecycle.state_left(one.base, one.round.run_id) == sha256
+        for one in mine.select_related("round__run", "base")
+    )
 
 
 def runs() -> QuerySet[Run]:
@@ -87,7 +99,8 @@ def rounds() -> QuerySet[Round]:
 
 def assignments() -> QuerySet[Assignment]:
     """Assignments with what people want to see of them, newest first."""
-    return Assignment.objects.select_related("participant", "round__run", "update").order_by("-id")
+    related = ("participant", "round__run", "update", "base", "invited_in")
+    return Assignment.objects.select_related(*related).order_by("-id")
 
 
 def participants() -> QuerySet[Participant]:
@@ -165,8 +178,8 @@ def round_line(one: Any) -> dict[str, Any]:
 # --- Participants, as people look at them -----------------------------------------------------
 
 # A round that failed or was cancelled says nothing of those who had a place in it, but for who
-# was still training when too few had come in.
-_VOID = Q(code="round_cancelled") | (
+# was still training when too few had come in; nor does an asynchronous run that has ended.
+_VOID = Q(code__in=("round_cancelled", "run_completed", "run_paused")) | (
     Q(code="round_failed") & ~Q(state=Place.LATE, round__code="quorum_not_met")
 )
 _ENDED = Q(state__in=attendance.ENDED) & ~_VOID
@@ -405,10 +418,11 @@ def _parts(rounds: Sequence[int]) -> Iterator[history.Part]:
         "update__samples",
         "update__bytes",
         "update__metrics",
+        "staleness",
     )
-    for round_, state, training_at, uploaded_at, name, uuid, *update in rows.iterator():
+    for round_, state, training_at, uploaded_at, name, uuid, *others in rows.iterator():
         began = training_at is not None or uploaded_at is not None
-        yield history.Part(round_, state, began, name, str(uuid), *update)
+        yield history.Part(round_, state, began, name, str(uuid), *others)
 
 
 def run_accuracies(runs: Sequence[Run]) -> dict[int, list[float]]:

@@ -10,6 +10,7 @@ const MANY = 3;
 const TOGETHER = {
   "assignment.invited": "{n} participants were invited",
   "assignment.training": "{n} participants began to train",
+  "assignment.carried": "{n} participants go on in this round",
   "assignment.accepted": "{n} updates were accepted",
   "assignment.rejected": "{n} updates were rejected",
   "assignment.late": "{n} participants were late",

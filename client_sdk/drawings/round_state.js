@@ -63,13 +63,14 @@ class Draft {
     if (subject === "round" && event.round !== state.round.id) this.#neighbour(event, what);
     else if (subject === "round") this.#round(event, what);
     else if (subject === "assignment" && event.round === state.round.id) this.#assignment(event, what);
+    else if (what === "carried" && event.data.before === state.round.id) this.#carriedOn(event);
     else if (subject === "run") this.#run(event, what);
     if (event.id) this.#feed(event);
   }
 
   done() {
     const state = this.#after;
-    if (this.#norms) state.norms = norms(state.assignments, state.run.quarantine_factor);
+    if (this.#norms) state.norms = norms(judged(state), state.run.quarantine_factor);
     const same = Object.keys(state).every((name) => state[name] === this.#before[name]);
     return same ? this.#before : state;
   }
@@ -148,8 +149,7 @@ class Draft {
     if (what === "retrying") {
       this.#set("run", { failures: data.failures, next_round_at: data.next_round_at });
     } else if (what in RUN_STATES) {
-      const changes = { state: RUN_STATES[what] };
-      if (what !== "completed") changes.reason = event.reason;
+      const changes = { state: RUN_STATES[what], reason: event.reason };
       if (data.failures !== undefined) changes.failures = data.failures;
       this.#set("run", changes);
     }
@@ -161,6 +161,7 @@ class Draft {
     const place = placesOf(this.#after.assignments).get(event.assignment);
     if (place === undefined) {
       if (what === "invited") this.#invited(event);
+      if (what === "carried") this.#carried(event);
       return;
     }
     const old = this.#after.assignments[place];
@@ -176,16 +177,37 @@ class Draft {
       id: event.assignment,
       participant: { id: event.participant, uuid, name },
       state: "invited", code: "", reason: "", refusals: 0,
+      base: state.round.base.number, invited_in: state.round.number, staleness: 0,
       activity: "", fraction: 0, epoch: null, epochs: null, metrics: {}, activities: {}, last_seen_at: null,
       update: null,
       invited_at: event.at, training_at: null, uploaded_at: null, ended_at: null,
     };
-    const known = placesOf(this.#own(true));
-    known.set(assignment.id, state.assignments.push(assignment) - 1);
-    this.#count("invited", 1);
+    this.#add(assignment);
     if (state.selecting && state.run.selection === "first_come") {
       this.#set("selecting", { checked_in: state.assignments.length });
     }
+  }
+
+  // From the round before: it has been at it for some time, or has uploaded already.
+  #carried(event) {
+    this.#add(event.data.place);
+    if (event.data.place.update) this.#norms = true;
+  }
+
+  // To the round after: what is left keeps its order.
+  #carriedOn(event) {
+    const state = this.#after;
+    const place = placesOf(state.assignments).get(event.assignment);
+    if (place === undefined) return;
+    this.#count(state.assignments[place].state, -1);
+    this.#owned = state.assignments = state.assignments.filter((one) => one.id !== event.assignment);
+    this.#grown = true; // its places are its own, and are counted anew
+  }
+
+  #add(assignment) {
+    const known = placesOf(this.#own(true));
+    known.set(assignment.id, this.#after.assignments.push(assignment) - 1);
+    this.#count(assignment.state, 1);
   }
 
   #progress(place, old, told) {
@@ -205,6 +227,7 @@ class Draft {
     } else {
       changes.ended_at = at;
       if (data.code !== undefined) Object.assign(changes, { code: data.code, reason: event.reason });
+      if (data.staleness !== undefined) changes.staleness = data.staleness;
     }
     this.#count(old.state, -1);
     this.#count(to, 1);
@@ -237,6 +260,9 @@ const newest = (old, told) => (isLater(told.last_seen_at, old.last_seen_at) ? to
 const isLater = (one, other) => !other || (!!one && Date.parse(one) > Date.parse(other));
 const pick = (told) => Object.fromEntries(PROGRESS.filter((name) => name in told).map((name) => [name, told[name]]));
 const alike = (one, other) => one === other || JSON.stringify(one) === JSON.stringify(other);
+
+// What has come since the round closed is judged by the next one.
+const judged = ({ round, assignments }) => (PHASES[round.phase] <= PHASES.training ? assignments : assignments.filter((one) => one.state !== "uploaded"));
 
 /** The median of the updates' norms and the limit that follows from it; null where there is none. */
 export function norms(assignments, factor) {

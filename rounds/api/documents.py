@@ -3,8 +3,9 @@
 from importlib.metadata import version as version_of
 from typing import Any
 
+from models_app import blobs
 from models_app.models import ModelVersion
-from rounds import clock
+from rounds import clock, eligibility, lifecycle
 from rounds.lifecycle import Wait
 from rounds.models import Assignment, EvaluationReport, Round
 
@@ -15,10 +16,14 @@ def assignment(one: Assignment) -> dict[str, Any]:
     """An assignment with all that its participant needs to do it, and what became of it.
 
     Its round publishes with at least `quorum` accepted updates and waits for `cohort` of them,
-    where that is known; `published` is the number of the version that came of it.
+    where that is known; `published` is the number of the version that came of it. An asynchronous
+    run hands it on from round to round: `round` and `number` are those that it was invited in and
+    never change, `phase`, `quorum`, `cohort` and `published` those of the round it is in now.
     """
     round_, run, model = one.round, one.round.run, one.round.run.model
-    left = (round_.deadline - clock.now()).total_seconds() if round_.deadline else None
+    deadline, invited_in = lifecycle.deadline(one), one.invited_in
+    left = (deadline - clock.now()).total_seconds() if deadline else None
+    required = eligibility.requirements(run)
     made = round_.version if round_.phase == Round.Phase.PUBLISHED else None
     return {
         "id": one.pk,
@@ -26,22 +31,34 @@ def assignment(one: Assignment) -> dict[str, Any]:
         "code": one.code,
         "reason": one.reason,
         "run": run.pk,
-        "round": round_.pk,
+        "round": invited_in.pk,
         "phase": round_.phase,
-        "number": round_.number,
+        "number": invited_in.number,
         "rounds": run.rounds_planned,
         "quorum": round_.quorum,
         "cohort": round_.target,
         "published": made.number if made else None,
         "model": model.slug,
         "architecture_digest": model.architecture_digest,
-        "version": version(round_.base),
+        "version": version(one.base),
+        "staleness": one.staleness,
+        "requires": {name: dict(numbers) for name, numbers in required.items()},
+        "control": _control(one) if CONTROL in required else None,
         "hyperparameters": run.hyperparameters,
         "seed": one.seed,
         "encoding": "float32",
-        "deadline": round_.deadline.isoformat() if round_.deadline else None,
+        "deadline": deadline.isoformat() if deadline else None,
         "seconds_left": max(0.0, left) if left is not None else None,
     }
+
+
+CONTROL = "control_variates"
+
+
+def _control(one: Assignment) -> dict[str, Any] | None:
+    """The strategy's state that goes with the base version, for who has to correct by it."""
+    stored = lifecycle.state_left(one.base, one.round.run_id)
+    return {"sha256": stored, "bytes": blobs.path(stored).stat().st_size} if stored else None
 
 
 def version(one: ModelVersion) -> dict[str, Any]:

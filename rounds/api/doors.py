@@ -263,7 +263,7 @@ def _news_for(participant: Participant) -> tuple[Wish, Wish]:
     own = {"assignment.invited", "participant.suspended", "participant.revoked"}
     return (
         Wish((("participant", participant.pk),), frozenset(own)),
-        Wish(kinds=frozenset({"round.opened", "evaluation.opened"})),
+        Wish(kinds=frozenset({"round.opened", "round.has_room", "evaluation.opened"})),
     )
 
 

@@ -185,8 +185,8 @@ class AssignmentView(ParticipantView):
         """Give the assignment back, undone. Operators see why, and the round asks no second time.
 
         A `reason` of the participant's own limits is one of `limit_cohort_at_least`,
-        `limit_models`, `limit_rounds_per_day`, `limit_samples_at_least` and
-        `limit_seconds_per_round`; others are taken as they are.
+        `limit_models`, `limit_rounds_per_day`, `limit_samples_at_least`, `limit_share_metrics`
+        and `limit_seconds_per_round`; others are taken as they are.
         """
         given = WithdrawalSerializer(data=request.query_params.dict())
         given.is_valid(raise_exception=True)

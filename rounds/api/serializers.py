@@ -207,6 +207,13 @@ class PhaseSecondsSerializer(serializers.Serializer[Any]):
     total = serializers.FloatField(allow_null=True)
 
 
+class StalenessSerializer(serializers.Serializer[Any]):
+    """How many versions the accepted updates of a round were behind."""
+
+    mean = serializers.FloatField()
+    max = serializers.IntegerField()
+
+
 class RoundHistorySerializer(HeldOutSerializer):
     """One round in numbers."""
 
@@ -219,6 +226,7 @@ class RoundHistorySerializer(HeldOutSerializer):
     participants = serializers.DictField(
         child=SpreadSerializer(), help_text="by metric, of the accepted updates"
     )
+    staleness = StalenessSerializer(help_text="0 but in asynchronous runs")
     seconds = PhaseSecondsSerializer()
     counts = serializers.DictField(
         child=serializers.IntegerField(), help_text="assignments, in all (invited) and by state"
@@ -307,10 +315,22 @@ class UpdateSerializer(serializers.ModelSerializer[Update]):
     """What an assignment uploaded."""
 
     metrics = serializers.DictField(read_only=True)
+    reports = serializers.DictField(
+        child=serializers.FloatField(), read_only=True, help_text="what the strategy asked for"
+    )
 
     class Meta:
         model = Update
-        fields = ("digest", "bytes", "samples", "norm", "metrics", "received_at", "deleted_at")
+        fields = (
+            "digest",
+            "bytes",
+            "samples",
+            "norm",
+            "metrics",
+            "reports",
+            "received_at",
+            "deleted_at",
+        )
         read_only_fields = fields
 
 
@@ -325,6 +345,9 @@ class AssignmentSerializer(serializers.ModelSerializer[Assignment]):
         read_only=True,
         help_text="when each activity was first reported",
     )
+    base = serializers.IntegerField(
+        source="base.number", read_only=True, help_text="the version that it trains from"
+    )
     update = UpdateSerializer(read_only=True, allow_null=True)  # type: ignore[assignment]
 
     class Meta:
@@ -332,6 +355,9 @@ class AssignmentSerializer(serializers.ModelSerializer[Assignment]):
         fields = (
             "id",
             "round",
+            "invited_in",
+            "base",
+            "staleness",
             "participant",
             "name",
             "state",
@@ -407,6 +433,11 @@ class StateAssignmentSerializer(ProgressSerializer):
     code = serializers.CharField(allow_blank=True)
     reason = serializers.CharField(allow_blank=True)
     refusals = serializers.IntegerField(help_text="uploads that were not valid")
+    base = serializers.IntegerField(help_text="number of the version that it trains from")
+    invited_in = serializers.IntegerField(
+        help_text="number of the round; asynchronous rounds hand on who still trains"
+    )
+    staleness = serializers.IntegerField(help_text="versions that it was behind when judged")
     update = StateUpdateSerializer(allow_null=True)  # type: ignore[assignment]
     invited_at = serializers.DateTimeField(allow_null=True)
     training_at = serializers.DateTimeField(allow_null=True)
@@ -429,7 +460,11 @@ class StateRunSerializer(_PlainSerializer):
     name = serializers.CharField()
     state = serializers.ChoiceField(choices=Run.State.choices)
     reason = serializers.CharField(allow_blank=True)
+    kind = serializers.ChoiceField(choices=Run.Kind.choices)
     strategy = serializers.CharField()
+    concurrency = serializers.IntegerField(
+        allow_null=True, help_text="how many train at a time, if asynchronous"
+    )
     selection = serializers.ChoiceField(choices=Run.Selection.choices)
     rounds_planned = serializers.IntegerField()
     quarantine_factor = serializers.FloatField()

@@ -44,7 +44,14 @@ MOST = 500  # that one look looks at
 AT_ONCE = 4  # sockets of one participant in a process: a lost one, and the one that replaces it
 
 ROUNDS = frozenset(
-    {"round.opened", "round.published", "round.failed", "round.cancelled", "evaluation.opened"}
+    {
+        "round.opened",
+        "round.has_room",
+        "round.published",
+        "round.failed",
+        "round.cancelled",
+        "evaluation.opened",
+    }
 )
 # What befalls a participant, and how its sockets are closed then.
 ENDINGS = {

@@ -29,8 +29,8 @@ class Buffered(Strategy):
         out: NDArray[np.float32] | None = None,
     ) -> Result:
         ordered = sorted(contributions, key=lambda one: one.key)
-        parts = [one.values * np.float32(0.5**one.staleness) for one in ordered]
-        delta = np.sum(parts, axis=0, dtype=np.float32) / np.float32(len(parts))
+        parts = np.stack([one.values * np.float32(0.5**one.staleness) for one in ordered])
+        delta = parts.mean(axis=0, dtype=np.float32)
         return Result(state, delta, {"participants": len(parts)})
 
 

@@ -27,7 +27,7 @@ NORMALIZED = {
         ],
     },
 }
-ASYNCHRONOUS = {
+ASYNCHRONOUS: dict[str, Any] = {
     "kind": "asynchronous",
     "strategy": "buffered",
     "concurrency": 4,
@@ -66,7 +66,8 @@ def test_an_asynchronous_run_says_how_many_train_and_how_many_updates_make_a_ver
     for name in ("concurrency", "buffer_size"):
         assert refusal(**ASYNCHRONOUS | {name: None})[0] == name
         assert refusal(**ASYNCHRONOUS | {name: 0})[0] == name
-        field, sentence = refusal(**{name: 3})
+        only: dict[str, Any] = {name: 3}
+        field, sentence = refusal(**only)
         assert field == name
         assert "only asynchronous runs have one" in sentence
 
@@ -89,6 +90,7 @@ def test_a_quorum_fits_into_the_buffer_and_the_cohort_is_not_asked_about() -> No
 
 
 def test_stopping_by_the_best_version_needs_a_metric() -> None:
+    by: dict[str, Any]
     for by in ({"patience": 3}, {"keep_best": True}):
         field, sentence = refusal(**by)
         assert field == "best_metric"
@@ -105,6 +107,9 @@ def test_fewer_evaluators_than_may_be_shown_would_evaluate_for_nothing() -> None
     rules.check(Run(model=a_model(), evaluators=0, evaluators_min=3))
     rules.check(Run(model=a_model(), evaluators=3, evaluators_min=3))
     assert refusal(evaluators_min=1)[0] == "evaluators_min"
+    field, sentence = refusal(gate_metric="federated_accuracy")
+    assert field == "evaluators"
+    assert "for gate_metric is federated_accuracy" in sentence
 
 
 def test_fedbn_keeps_batch_normalization_with_the_participants(
@@ -119,3 +124,11 @@ def test_fedbn_keeps_batch_normalization_with_the_participants(
     )
     assert "fedbn is fedavg" in refusal(a_model(norm="frozen"), strategy="fedbn")[1]
     rules.check(Run(model=a_model(norm="local"), strategy="fedbn"))
+
+
+def test_feddyn_cannot_do_with_the_mean_of_a_moving_variance(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(rules.aggregation._STRATEGIES, "feddyn", rules.aggregation.FedAvg)
+    assert "layers are local" in refusal(strategy="feddyn")[1]
+    rules.check(Run(model=a_model(norm="frozen"), strategy="feddyn"))

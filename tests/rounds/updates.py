@@ -25,8 +25,8 @@ def manifest_of(assignment: Assignment, body: bytes, samples: int = 10) -> dict[
     return {
         "wire": 1,
         "assignment": assignment.pk,
-        "round": assignment.round_id,
-        "base": assignment.round.base.weights,
+        "round": assignment.invited_in_id,
+        "base": assignment.base.weights,
         "digest": wire_digest(body),
         "length": len(body),
         "samples": samples,
