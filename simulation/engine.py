@@ -1,27 +1,64 @@
 """Round after round, until the run is done.
 
 What a simulation is about to do follows from its rows and its seed alone: so one that was killed
-does again what was not written down, and goes on.
+does again what was not written down, and goes on as if nothing had been.
 """
 
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, Future
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from client_sdk import wire
+import numpy as np
+from django.db.models import Max
+
+from client_sdk import drift, wire
 from client_sdk.keys import Key
+from journal import events
 from models_app import blobs
-from rounds import intake, lifecycle
-from rounds.models import Assignment, CheckIn, Participant, Round, Run, Update
-from simulation import federation, results, speeds, training
+from models_app.models import ModelVersion
+from rounds import clock, eligibility, federated_evaluation, intake, lifecycle, moves, selection
+from rounds.models import (
+    Assignment,
+    CheckIn,
+    FederatedEvaluation,
+    Participant,
+    Round,
+    Run,
+    Update,
+)
+from simulation import attacks, federation, results, speeds, training
 from simulation.plan import Plan
-from simulation.speeds import Arrival, Schedule
-from simulation.training import Job, Outcome
+from simulation.speeds import Arrival, Flow, Schedule
+from simulation.training import Base, Job, Outcome, Recipe
 
 ENDED = (Run.State.COMPLETED, Run.State.STOPPED, Run.State.FAILED)
+Place = Assignment.State
 Tell = Callable[[Round], None]
+
+
+class SimulationFailed(Exception):
+    """A simulation cannot go on; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A training that has been asked for."""
+
+    job: Job
+    outcome: "Future[Outcome]"
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """What a participant's training depends on: the same again is not trained again."""
+
+    participant: int
+    seed: int
+    base: str
 
 
 class Engine:
@@ -35,16 +72,22 @@ class Engine:
     """
 
     def __init__(self, plan: Plan, home: Path, run: Run, workers: int) -> None:
-        self._plan, self._home, self._run = plan, home, run
+        self._plan, self._home, self._run, self._workers = plan, home, run, workers
         self._people = list(Participant.objects.order_by("pk"))
         self._places = {one.pk: place for place, one in enumerate(self._people)}
         self._keys: dict[int, Key] = {}
         _, y = training.examples(home)
         self._shares = training.shares(plan, y)
+        self._attackers = attacks.attackers(plan.participants, plan.attackers, plan.seed)
         self._factors = speeds.factors(plan.participants, plan.stragglers, plan.seed)
-        self._workers = workers
+        requires = {name: dict(one) for name, one in eligibility.requirements(run).items()}
+        self._recipe = Recipe(plan, home, federation.document(run.model), requires)
         self._pool: Executor | None = None
-        self._trained = 0.0  # processor seconds in other processes, of this round
+        self._ahead: dict[Seat, Work] = {}
+        self._elsewhere = 0.0  # processor seconds of other processes, in this round
+        self._versions = self._stored_versions()
+
+    # --- Round after round ---
 
     def close(self) -> None:
         """End the processes that train."""
@@ -57,33 +100,45 @@ class Engine:
         Args:
             tell: called after each round, however it ended.
         """
-        recipe = training.Recipe(self._plan, self._home, federation.document(self._run.model))
-        self._pool = training.pool(recipe, self._workers)
-        while True:
-            wall, cpu, self._trained = time.monotonic(), time.process_time(), 0.0
-            round_ = self._open_round()
-            if round_ is None:
-                return
+        shutil.rmtree(self._home / "spool", ignore_errors=True)  # of one that was killed
+        (self._home / "own").mkdir(exist_ok=True)
+        self._pool = training.pool(self._recipe, self._workers)
+        if self._plan.asynchronous:
+            self._flow(tell)
+            return
+        while (round_ := self._open_round()) is not None:
+            began = self._begin()
             while round_.phase in Round.ACTIVE:
                 self._carry(round_)
-                round_ = Round.objects.select_related("run", "base").get(pk=round_.pk)
-            cpu = time.process_time() - cpu + self._trained
-            results.note(self._home, round_, time.monotonic() - wall, cpu)
-            self._forget(round_)
-            tell(round_)
+                round_ = self._again(round_)
+            self._finish(round_, began, tell)
+
+    def _begin(self) -> tuple[float, float]:
+        self._elsewhere = 0.0
+        return time.monotonic(), time.process_time()
+
+    def _finish(self, round_: Round, began: tuple[float, float], tell: Tell) -> None:
+        """What is left to do when a round has ended."""
+        self._tidy(round_)
+        cpu = time.process_time() - began[1] + self._elsewhere
+        results.note(self._home, round_, time.monotonic() - began[0], cpu)
+        tell(round_)
+
+    def _again(self, round_: Round) -> Round:
+        return Round.objects.select_related("run", "base", "version").get(pk=round_.pk)
 
     def _open_round(self) -> Round | None:
         """The active round; of a run that has none, the next one. None when it has ended."""
-        found = Round.objects.select_related("run", "base").filter(phase__in=Round.ACTIVE)
-        if (active := found.first()) is not None:
-            return active
-        self._run.refresh_from_db()
-        if self._run.state in ENDED:
-            return None
-        # Nobody waits on a virtual clock: a failed round is tried again at once.
-        Run.objects.filter(pk=self._run.pk).update(next_round_at=None)
-        lifecycle.advance(self._run.pk)
-        return found.get()
+        active = Round.objects.filter(run=self._run, phase__in=Round.ACTIVE)
+        if (found := active.first()) is None:
+            self._run.refresh_from_db()
+            if self._run.state in ENDED:
+                return None
+            # Nobody waits on a virtual clock: a failed round is tried again at once.
+            Run.objects.filter(pk=self._run.pk).update(next_round_at=None)
+            lifecycle.advance(self._run.pk)
+            found = active.get()
+        return self._again(found)
 
     def _carry(self, round_: Round) -> None:
         """Do what the round's phase asks for."""
@@ -91,10 +146,18 @@ class Engine:
             self._gather(round_)
         elif round_.phase == Round.Phase.TRAINING:
             self._train(round_)
+        self._step(round_)
+
+    def _step(self, round_: Round) -> None:
+        if round_.phase == Round.Phase.EVALUATING:
+            self._look_ahead(round_)
+            self._evaluate_by_participants(round_)
         if lifecycle.needs_keras(round_.pk):
             lifecycle.evaluate(round_.pk)
         else:
             lifecycle.step(round_.pk)
+
+    # --- Selecting ---
 
     def _gather(self, round_: Round) -> None:
         """Everybody checks in: of a hundred requests nothing is kept but this insert."""
@@ -105,88 +168,140 @@ class Engine:
     # --- Training ---
 
     def _train(self, round_: Round) -> None:
-        plan = self.schedule(round_)
-        open_ = {
-            one.pk: one
-            for one in round_.assignments.filter(state__in=Assignment.OPEN).select_related(
-                "participant", "base"
-            )
+        plan = self._schedule(round_)
+        rows = round_.assignments.select_related("participant", "base", "invited_in")
+        cohort = {one.pk: one for one in rows}
+        open_ = [pk for pk, mine in cohort.items() if mine.state in Assignment.OPEN]
+        told = [*(one.assignment for one in plan.uploads), *plan.slow]
+        self._report([pk for pk in told if pk in open_])
+        coming = [cohort[one.assignment] for one in plan.uploads]
+        owned = self._owned(one.participant_id for one in coming)
+        works = {
+            mine.pk: self._start(mine, owned)
+            for mine in coming
+            if mine.pk in open_ or self._colludes(self._places[mine.participant_id])
         }
-        waiting = [
-            (open_[one.assignment], self._start(open_[one.assignment]))
-            for one in plan.uploads
-            if one.assignment in open_
-        ]
-        for pk in plan.slow:
-            if pk in open_:
-                self._report(open_[pk])
-        for mine, (path, future) in waiting:
-            self._upload(mine, path, future.result())
+        self._drop_ahead()
+        works = self._agree(works, len(coming))
+        for mine in coming:
+            if mine.pk in open_:
+                self._upload(mine, works[mine.pk])
         uploaded, working = lifecycle.counts(round_)
         if uploaded >= (round_.target or 0) or not working:
             return  # the next step closes it
         if uploaded >= round_.quorum:
-            lifecycle.close_round(
-                round_.pk, actor=federation.ACTOR, reason="nobody else comes in time"
-            )
+            reason = "nobody else comes in time"
+            lifecycle.close_round(round_.pk, actor=federation.ACTOR, reason=reason)
         else:
-            self._give_up(open_.values())
+            for mine in round_.assignments.filter(state__in=Assignment.OPEN):
+                self._vanish(mine)
 
-    def schedule(self, round_: Round) -> Schedule:
-        """What becomes of the round's cohort on the virtual clock."""
+    def _schedule(self, round_: Round) -> Schedule:
+        rows = round_.assignments.values_list("pk", "participant", "seed")
+        return self._course(list(rows), round_.target)
+
+    def _course(self, rows: Sequence[tuple[int, int, int]], target: int | None) -> Schedule:
+        """What becomes of a cohort on the virtual clock.
+
+        Args:
+            rows: assignments with their participants and seeds.
+            target: updates that end the round.
+        """
         durations = [
-            Arrival(self._seconds(participant), pk)
-            for pk, participant, seed in round_.assignments.values_list("pk", "participant", "seed")
+            Arrival(self._seconds(self._places[participant]), pk)
+            for pk, participant, seed in rows
             if not speeds.vanishes(seed, self._plan.dropout)
         ]
-        target = round_.target or len(durations)
-        return speeds.schedule(durations, target=target, deadline=self._plan.deadline)
+        return speeds.schedule(durations, target=target or len(rows), deadline=self._plan.deadline)
 
-    def virtual_seconds(self, round_: Round) -> float:
-        """How long a round has taken on the virtual clock."""
-        return self.schedule(round_).seconds
-
-    def _seconds(self, participant: int) -> float:
-        place, plan = self._places[participant], self._plan
-        steps = speeds.steps(len(self._shares[place]), plan.batch, plan.epochs)
+    def _seconds(self, place: int) -> float:
+        plan, count = self._plan, len(self._shares[place].trained)
+        steps = speeds.steps(count, plan.batch, plan.epochs)
         return float(steps * plan.step_seconds * self._factors[place])
 
-    def _start(self, mine: Assignment) -> tuple[Path, Future[Outcome]]:
-        path = blobs.new_spool_file()
-        base = mine.base
-        job = Job(
-            participant=self._places[mine.participant_id],
-            weights=blobs.path(base.weights),
-            fixed=blobs.path(base.fixed) if base.fixed else None,
-            seed=mine.seed,
-            target=path,
-        )
+    def _start(self, mine: Assignment, owned: dict[int, Path]) -> Work:
+        """Have an assignment trained, unless that was begun before."""
+        place = self._places[mine.participant_id]
+        seat = Seat(place, mine.seed, mine.base.weights)
+        if (begun := self._ahead.pop(seat, None)) is not None:
+            return begun
+        kept = self._own_file(mine.pk) if self._recipe.keeps else None
+        own = owned.get(mine.participant_id)
+        return self._submit(place, mine.seed, mine.base, own=own, kept=kept)
+
+    def _submit(
+        self,
+        place: int,
+        seed: int,
+        version: ModelVersion,
+        *,
+        own: Path | None = None,
+        kept: Path | None = None,
+    ) -> Work:
         assert self._pool is not None
-        return path, self._pool.submit(training.work, job)
+        job = Job(place, self._base(version), seed, blobs.new_spool_file(), own, kept)
+        return Work(job, self._pool.submit(training.work, job))
 
-    def _report(self, mine: Assignment) -> None:
-        lifecycle.report(
-            mine.participant, mine.pk, activity=Assignment.Activity.TRAINING, fraction=0.0
+    def _base(self, version: ModelVersion) -> Base:
+        state = version.strategy_state
+        steered = bool(state) and drift.CONTROL_VARIATES in self._recipe.requires
+        return Base(
+            weights=blobs.path(version.weights),
+            fixed=blobs.path(version.fixed) if version.fixed else None,
+            control=blobs.path(state) if steered else None,
         )
 
-    def _upload(self, mine: Assignment, path: Path, outcome: Outcome) -> None:
+    def _colludes(self, place: int) -> bool:
+        """Whether what others send depends on what this participant learns."""
+        return self._plan.attack == "little_is_enough" and place in self._attackers
+
+    def _agree(self, works: dict[int, Work], cohort: int) -> dict[int, Work]:
+        """Attackers that know of each other decide what all of them send."""
+        ours = {pk: work for pk, work in works.items() if self._colludes(work.job.participant)}
+        done = {pk: work for pk, work in ours.items() if not work.outcome.result().failure}
+        if not done:
+            return works
+        specs = self._run.model.federated
+        z = self._plan.strength
+        sent = attacks.little_is_enough(
+            [np.array(wire.open_flat(work.job.target, specs)) for work in done.values()],
+            attacks.z_max(cohort, len(ours)) if z is None else z,
+        )
+        agreed = {}
+        for pk, work in done.items():
+            digest, length = wire.dump(work.job.target, drift.split(sent, specs))
+            outcome: Future[Outcome] = Future()
+            outcome.set_result(replace(work.outcome.result(), digest=digest, bytes=length))
+            agreed[pk] = Work(work.job, outcome)
+        return works | agreed
+
+    def _report(self, assignments: Sequence[int]) -> None:
+        """Those that train say so, all at once."""
+        now = clock.now()
+        rows = Assignment.objects.filter(pk__in=assignments, state__in=Assignment.OPEN)
+        rows.update(last_seen_at=now)
+        with events.transaction() as journal:
+            invited = rows.filter(state=Place.INVITED)
+            moves.move_assignments(invited, Place.TRAINING, journal, training_at=now)
+
+    def _upload(self, mine: Assignment, work: Work) -> None:
         """Hand an update in by the way that every update comes."""
+        outcome, who = work.outcome.result(), mine.participant
         if self._workers > 1:
-            self._trained += outcome.cpu_seconds
-        self._report(mine)
-        who = mine.participant
+            self._elsewhere += outcome.cpu_seconds
         try:
             if outcome.failure:
                 lifecycle.fail(who, mine.pk, code="training_diverged", reason=outcome.failure)
                 return
             signed = wire.UpdateManifest(
                 assignment=mine.pk,
-                round=mine.round_id,
+                round=mine.invited_in_id,
                 base=mine.base.weights,
                 digest=outcome.digest,
                 length=outcome.bytes,
                 samples=outcome.samples,
                 metrics=outcome.metrics,
+                reports=outcome.reports,
             ).to_bytes()
             admission = intake.admit(
                 who,
@@ -197,30 +312,265 @@ class Engine:
             )
             landing = intake.Landing(outcome.bytes)
             try:
-                landing.write(path.read_bytes())
+                landing.write(work.job.target.read_bytes())
                 intake.settle(admission, landing)
             finally:
                 landing.close()
         finally:
-            path.unlink()
+            work.job.target.unlink()
 
     def _key(self, who: Participant) -> Key:
         if who.pk not in self._keys:
             self._keys[who.pk] = federation.key(self._plan, who.name)
         return self._keys[who.pk]
 
-    def _give_up(self, assignments: Any) -> None:
-        """Nobody is left who could make the quorum: all are told to have failed."""
-        for mine in assignments:
-            if Assignment.objects.filter(pk=mine.pk, state__in=Assignment.OPEN).exists():
-                lifecycle.fail(
-                    mine.participant, mine.pk, code="vanished", reason="It was not heard of again."
+    def _vanish(self, mine: Assignment) -> None:
+        reason = "It was not heard of again."
+        lifecycle.fail(mine.participant, mine.pk, code="vanished", reason=reason)
+
+    # --- Looking ahead ---
+
+    def _look_ahead(self, round_: Round) -> None:
+        """While a version is evaluated here, others begin with what follows if it is published.
+
+        Who trains in the next round, with which seed and from what, is known by now. A guess that
+        proves wrong costs the time of others, and no result.
+        """
+        run, version = round_.run, round_.version
+        certain = self._plan.gate is None and not self._recipe.keeps
+        last = run.rounds.filter(phase=Round.Phase.PUBLISHED).count() + 1 >= run.rounds_planned
+        alone, asynchronous = self._workers == 1, self._plan.asynchronous
+        if version is None or self._ahead or last or alone or asynchronous or not certain:
+            return
+        seed = selection.derive_seed(run.seed, round_.number + 1)
+        chosen = selection.choose(
+            (one.pk for one in self._people),
+            selection=run.selection,
+            goal=run.cohort_goal,
+            fraction=run.fraction,
+            over_selection=run.over_selection,
+            minimum=max(run.cohort_min, run.quorum),
+            seed=seed,
+        )
+        target = selection.target(
+            len(chosen),
+            selection=run.selection,
+            target=run.target,
+            goal=run.cohort_goal,
+            over_selection=run.over_selection,
+            quorum=run.quorum,
+        )
+        seeds = {
+            pk: selection.derive_seed(seed, self._people[self._places[pk]].name) for pk in chosen
+        }
+        course = self._course([(pk, pk, seeds[pk]) for pk in chosen], target)
+        for one in course.uploads:
+            place, own = self._places[one.assignment], seeds[one.assignment]
+            work = self._submit(place, own, version)
+            self._ahead[Seat(place, own, version.weights)] = work
+
+    def _drop_ahead(self) -> None:
+        """What was begun for a round that has come otherwise."""
+        for work in self._ahead.values():
+            work.outcome.cancel()
+            work.outcome.add_done_callback(_unlinking(work.job.target))
+        self._ahead.clear()
+
+    # --- Evaluating ---
+
+    def _evaluate_by_participants(self, round_: Round) -> None:
+        """Those who are asked measure the candidate on what they have held out."""
+        found = FederatedEvaluation.objects.filter(
+            round=round_, state=FederatedEvaluation.State.OPEN
+        ).first()
+        if found is None or round_.version is None:
+            return
+        assert self._pool is not None
+        able = [one.pk for one in self._people if len(self._shares[self._places[one.pk]].held_out)]
+        chosen = selection.choose(
+            able,
+            selection="random",
+            goal=self._plan.evaluators,
+            fraction=1.0,
+            over_selection=1.0,
+            minimum=1,
+            seed=selection.derive_seed(round_.seed, "evaluators"),
+        )
+        owned, base = self._owned(chosen), self._base(round_.version)
+        judged = [
+            (pk, self._pool.submit(training.judge, self._places[pk], base, owned.get(pk)))
+            for pk in chosen
+        ]
+        for pk, future in judged:
+            who, told = self._people[self._places[pk]], future.result()
+            if self._workers > 1:
+                self._elsewhere += told.cpu_seconds
+            if federated_evaluation.ask(who) is not None:
+                federated_evaluation.report(
+                    who, found.pk, samples=told.samples, metrics=told.metrics, classes=told.classes
                 )
+
+    # --- Asynchronous ---
+
+    def _flow(self, tell: Tell) -> None:
+        """Places that are taken and left, on the virtual clock, until the run has ended.
+
+        It is gone through from the beginning each time; what has been done is not done again.
+        """
+        flow, began = self._new_flow(), self._begin()
+        known = list(self._invitations())
+        works: dict[int, Work] = {}
+        while self._refreshed().state not in ENDED:
+            while (place := flow.invite()) is not None:
+                number = len(works)
+                mine = known[number] if number < len(known) else self._invite(place, known)
+                works[number] = _DONE
+                if mine.state in Assignment.OPEN:
+                    works[number] = self._start(mine, self._owned([mine.participant_id]))
+            number = flow.next()
+            counts = self._end(known[number], works[number])
+            works[number] = _DONE
+            if flow.ended(counts=counts):
+                round_ = self._run.rounds.get(number=len(flow.closed))
+                if round_.phase in Round.ACTIVE:
+                    self._close_buffer(round_)
+                    self._finish(self._again(round_), began, tell)
+                    began = self._begin()
+
+    def _new_flow(self) -> Flow:
+        plan = self._plan
+        return Flow(
+            [self._seconds(place) for place in range(plan.participants)],
+            concurrency=plan.concurrency,
+            buffer=plan.buffer,
+            seed=plan.seed,
+        )
+
+    def _invitations(self) -> Iterable[Assignment]:
+        rows = Assignment.objects.filter(round__run=self._run).order_by("pk")
+        return rows.select_related("participant", "base", "invited_in")
+
+    def _refreshed(self) -> Run:
+        self._run.refresh_from_db(fields=["state"])
+        return self._run
+
+    def _invite(self, place: int, known: list[Assignment]) -> Assignment:
+        found = lifecycle.check_in(self._people[place])
+        if not isinstance(found, Assignment):
+            raise SimulationFailed(f"Expected a place for participant {place}. Received: {found}")
+        known.append(found)
+        return found
+
+    def _end(self, mine: Assignment, work: Work) -> bool:
+        """Upload, or vanish, where that has not been done; whether the update counts."""
+        if work is not _DONE:
+            self._report([mine.pk])
+            if speeds.vanishes(mine.seed, self._plan.dropout):
+                self._vanish(mine)
+            else:
+                self._upload(mine, work)
+        state = Assignment.objects.values_list("state", flat=True).get(pk=mine.pk)
+        return state in (Place.UPLOADED, Place.ACCEPTED, Place.QUARANTINED)
+
+    def _close_buffer(self, round_: Round) -> None:
+        while (round_ := self._again(round_)).phase in Round.ACTIVE:
+            # Whoever trains is there: only the virtual clock says when it is not any more.
+            open_ = Assignment.objects.filter(round=round_, state__in=Assignment.OPEN)
+            open_.update(last_seen_at=clock.now())
+            self._step(round_)
+        if round_.phase != Round.Phase.PUBLISHED:
+            raise SimulationFailed(f"Round {round_.number} {round_.phase}: {round_.reason}")
+
+    # --- What participants keep ---
+
+    def _own_file(self, assignment: int) -> Path:
+        return self._home / "own" / f"{assignment}.safetensors"
+
+    def _owned(self, participants: Iterable[int]) -> dict[int, Path]:
+        """What participants keep: of each the last that came with an update that was counted."""
+        if not self._recipe.keeps:
+            return {}
+        counted = Assignment.objects.filter(
+            participant__in=list(participants),
+            state=Place.ACCEPTED,
+            round__phase=Round.Phase.PUBLISHED,
+        )
+        last = counted.values_list("participant").annotate(last=Max("pk"))
+        return {participant: self._own_file(pk) for participant, pk in last.order_by()}
 
     # --- Afterwards ---
 
-    def _forget(self, round_: Round) -> None:
+    def virtual_seconds(self) -> Callable[[Round], float]:
+        """What answers how many virtual seconds a round has taken."""
+        if not self._plan.asynchronous:
+            return lambda round_: self._schedule(round_).seconds
+        closed = self._closed()
+
+        def seconds(round_: Round) -> float:
+            before = closed[round_.number - 2] if round_.number > 1 else 0.0
+            return closed[round_.number - 1] - before
+
+        return seconds
+
+    def _closed(self) -> list[float]:
+        """When each buffer was full, by going through what was written down."""
+        rows = Assignment.objects.filter(round__run=self._run).order_by("pk")
+        flow, known = self._new_flow(), list(rows.values_list("state", flat=True))
+        ended = (Place.UPLOADED, Place.ACCEPTED, Place.QUARANTINED)
+        while len(flow.closed) < self._run.rounds.exclude(phase__in=Round.ACTIVE).count():
+            while flow.invite() is not None:
+                pass
+            flow.ended(counts=known[flow.next()] in ended)
+        return flow.closed
+
+    def _stored_versions(self) -> dict[int, tuple[str, str]]:
+        rows = ModelVersion.objects.filter(model=self._run.model_id).exclude(number=1)
+        stored = rows.values_list("pk", "weights", "strategy_state")
+        return {pk: (weights, state) for pk, weights, state in stored if blobs.exists(weights)}
+
+    def _tidy(self, round_: Round) -> None:
         """Delete the bytes that nobody needs any more: thousands of updates fill a disk."""
-        ended = Update.objects.filter(deleted_at=None, assignment__round=round_)
-        for digest in ended.values_list("digest", flat=True):
+        judged = Update.objects.filter(assignment__round=round_, deleted_at=None)
+        judged = judged.exclude(assignment__state=Place.UPLOADED)
+        for digest in judged.values_list("digest", flat=True):
             blobs.delete(digest)
+        judged.update(deleted_at=clock.now())
+        self._tidy_own(round_)
+        if round_.version is not None:
+            version = round_.version
+            self._versions[version.pk] = (version.weights, version.strategy_state)
+        self._tidy_versions()
+
+    def _tidy_own(self, round_: Round) -> None:
+        if not self._recipe.keeps:
+            return
+        places = round_.assignments.exclude(state__in=Assignment.OPEN)
+        owned = self._owned(places.values_list("participant", flat=True))
+        older = Assignment.objects.filter(participant__in=owned).exclude(
+            state__in=(*Assignment.OPEN, Place.UPLOADED)
+        )
+        for pk in older.values_list("pk", flat=True):
+            if (file := self._own_file(pk)) not in owned.values():
+                file.unlink(missing_ok=True)
+
+    def _tidy_versions(self) -> None:
+        """Keep the first version, the one that is served, and what somebody trains from."""
+        open_ = Assignment.objects.filter(state__in=Assignment.OPEN, round__run=self._run)
+        served = ModelVersion.objects.filter(
+            model=self._run.model_id, stage=ModelVersion.Stage.PUBLISHED
+        )
+        needed = {*served.values_list("pk", flat=True), *open_.values_list("base", flat=True)}
+        first = ModelVersion.objects.get(model=self._run.model_id, number=1)
+        keep = {first.weights, first.strategy_state, ""}
+        keep |= {digest for pk in needed & self._versions.keys() for digest in self._versions[pk]}
+        for pk in self._versions.keys() - needed:
+            for digest in self._versions.pop(pk):
+                if digest not in keep:
+                    blobs.delete(digest)
+
+
+_DONE: Any = object()
+
+
+def _unlinking(file: Path) -> Callable[[object], None]:
+    return lambda _: file.unlink(missing_ok=True)

@@ -1,18 +1,19 @@
 """The model, the participants and the run of a simulation: made once, in one transaction."""
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from client_sdk import wire
+from client_sdk import drift, wire
 from client_sdk.keys import Key
 from journal import events
 from models_app import blobs, registry
 from models_app.models import Model
 from models_app.packages import Package, open_package
-from rounds import enrolment, handshake, lifecycle
+from rounds import capabilities, enrolment, handshake, lifecycle
 from rounds.models import Participant, Run
 from simulation import datasets, training
 from simulation.datasets import Dataset
@@ -37,7 +38,7 @@ def found(plan: Plan, home: Path, data: Path | None = None) -> Run:
     training.lay_out(home, dataset.x_train, dataset.y_train)
     package = _package(plan, dataset)
     with events.transaction():
-        local = ("norm*",) if plan.strategy == "fedbn" else ()
+        local = _normalisations(package.architecture) if plan.strategy == "fedbn" else ()
         model = registry.create_model(
             "simulated", package, labels=dataset.labels, local=local, actor=ACTOR
         )
@@ -96,16 +97,28 @@ def _package(plan: Plan, dataset: Dataset) -> Package:
     )
 
 
+def _normalisations(architecture: Mapping[str, Any]) -> list[str]:
+    """The layers of batch normalisation, by name: for FedBN they stay with each participant."""
+    layers = architecture["config"].get("layers", [])
+    found = [_normalisations(layer) for layer in layers if "layers" in layer["config"]]
+    own = [
+        layer["config"]["name"] for layer in layers if layer["class_name"] == "BatchNormalization"
+    ]
+    return [*own, *(name for names in found for name in names)]
+
+
 def _enrol(plan: Plan) -> None:
     """All participants at once: one code, one insert."""
     code, _ = enrolment.make_join_code(label=ACTOR, max_uses=plan.participants, actor=ACTOR)
+    able = list(drift.CAPABILITIES)
     names = [f"participant-{number:04}" for number in range(1, plan.participants + 1)]
     Participant.objects.bulk_create(
         Participant(
             name=name,
             public_key=key(plan, name).public,
             join_code=code,
-            sdk={"version": handshake.OLDEST_SDK, "wire": wire.WIRE_VERSION},
+            sdk={"version": handshake.OLDEST_SDK, "wire": wire.WIRE_VERSION, "capabilities": able},
+            capabilities=capabilities.column(able),
         )
         for name in names
     )
@@ -144,5 +157,6 @@ def _rules(plan: Plan) -> dict[str, Any]:
             "buffer_size": plan.buffer,
         }
     if plan.evaluators:
-        rules["evaluators"] = plan.evaluators
+        rules |= {"evaluators": plan.evaluators, "evaluators_min": min(plan.evaluators, 3)}
+        rules |= {"evaluation_seconds": _NEVER}
     return rules

@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-ATTACKS: Final = ("label_flip", "sign_flip", "gaussian", "scaled", "little_is_enough")
+from simulation.attacks import ATTACKS
+
 MODELS: Final = ("small", "2nn", "cnn", "bn")
 GREATEST_SEED: Final = 10**9  # TensorFlow's are of 32 bits, and the layers' count on from it
 
@@ -25,6 +26,7 @@ class Plan:
         rounds: published rounds after which it ends.
         strategy: how updates become the next version, with its `options`.
         attack: one of `ATTACKS`, by `attackers` of the participants; empty for none.
+        strength: of the attack; None for its own.
         dropout: share of the selected that vanish in a round.
         stragglers: sigma of the log-normal time that participants take; 0 where all are alike.
         step_seconds: virtual seconds that a step takes a participant of median speed.
@@ -35,7 +37,8 @@ class Plan:
         until: metric and value at which it ends; None to run all rounds.
         quarantine: multiple of the median norm above which updates are set aside; 0 for never.
         gate: how much worse than its base a version's accuracy may be; None for no gate.
-        evaluators: participants that evaluate each candidate on their own held-out data.
+        evaluators: participants that evaluate each candidate on data of their own.
+        held_out: share of its examples that each participant keeps for that.
         seed: decides whatever is drawn.
     """
 
@@ -54,6 +57,7 @@ class Plan:
     options: dict[str, Any] = field(default_factory=dict)
     attack: str = ""
     attackers: float = 0.0
+    strength: float | None = None
     dropout: float = 0.0
     stragglers: float = 0.0
     step_seconds: float = 0.01
@@ -65,6 +69,7 @@ class Plan:
     quarantine: float = 0.0
     gate: float | None = None
     evaluators: int = 0
+    held_out: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -80,6 +85,13 @@ class Plan:
         _expect(known, "attack", f"one of {', '.join(ATTACKS)}", self.attack)
         both = bool(self.concurrency) == bool(self.buffer)
         _expect(both, "buffer", "given together with concurrency", self.buffer)
+        lie = self.attack == "little_is_enough" and self.asynchronous
+        _expect(not lie, "attack", "rounds, in which attackers can agree", self.attack)
+        several = self.evaluators == 0 or 2 <= self.evaluators <= self.participants
+        _expect(several, "evaluators", "from 2 to all participants", self.evaluators)
+        _expect(0 <= self.held_out < 1, "held-out", "from 0 to below 1", self.held_out)
+        data = bool(self.held_out) >= bool(self.evaluators)
+        _expect(data, "held-out", "a share above 0 for those who evaluate", self.held_out)
         _expect(0 <= self.seed <= GREATEST_SEED, "seed", f"0 to {GREATEST_SEED}", self.seed)
 
     @property

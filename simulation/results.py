@@ -41,15 +41,30 @@ def _costs(home: Path) -> dict[int, dict[str, Any]]:
     return found
 
 
-def curve(run: Run, home: Path, seconds_of: Callable[[Round], float]) -> list[dict[str, Any]]:
-    """A line for each round, the first for the version that it all began with."""
-    first = ModelVersion.objects.get(model=run.model_id, number=1)
-    lines = [{"round": 0, "virtual_seconds": 0.0, **_quality(first)}]
-    costs, clock = _costs(home), 0.0
-    for one in run.rounds.exclude(phase__in=Round.ACTIVE).select_related("version"):
-        clock += seconds_of(one)
-        lines.append(
-            {
+class Curve:
+    """A line for each round, the first for the version that it all began with.
+
+    Lines of rounds that have ended are kept: they do not change.
+    """
+
+    def __init__(self, run: Run, home: Path) -> None:
+        self._run, self._home = run, home
+        self._kept: dict[int, dict[str, Any]] = {}
+
+    def lines(self, seconds_of: Callable[[Round], float]) -> list[dict[str, Any]]:
+        """All lines up to now.
+
+        Args:
+            seconds_of: answers how long a round has taken on the virtual clock.
+        """
+        ended = self._run.rounds.exclude(phase__in=Round.ACTIVE).exclude(pk__in=self._kept)
+        costs = _costs(self._home)
+        clock = 0.0
+        for line in self._kept.values():
+            clock = line["virtual_seconds"]
+        for one in ended.select_related("version").order_by("number"):
+            clock += seconds_of(one)
+            self._kept[one.pk] = {
                 "round": one.number,
                 "phase": one.phase,
                 **(_quality(one.version) if one.version else {"accuracy": None, "loss": None}),
@@ -57,8 +72,8 @@ def curve(run: Run, home: Path, seconds_of: Callable[[Round], float]) -> list[di
                 **costs.get(one.number, {"wall_seconds": None, "cpu_seconds": None}),
                 **_places(one),
             }
-        )
-    return lines
+        first = ModelVersion.objects.get(model=self._run.model_id, number=1)
+        return [{"round": 0, "virtual_seconds": 0.0, **_quality(first)}, *self._kept.values()]
 
 
 def _quality(of: ModelVersion) -> dict[str, Any]:
@@ -75,12 +90,15 @@ def _places(one: Round) -> dict[str, Any]:
     }
 
 
-def document(
-    plan: Plan, run: Run, home: Path, seconds_of: Callable[[Round], float]
-) -> dict[str, Any]:
-    """Everything about a simulation that is worth keeping."""
+def document(plan: Plan, run: Run, lines: list[dict[str, Any]]) -> dict[str, Any]:
+    """Everything about a simulation that is worth keeping.
+
+    Args:
+        plan: what was asked for.
+        run: that did it.
+        lines: of its `Curve`.
+    """
     run.refresh_from_db()
-    lines = curve(run, home, seconds_of)
     measured = [line for line in lines[1:] if line["phase"] == Round.Phase.PUBLISHED]
     last = measured[-1] if measured else lines[0]
     reached = _reached(plan, measured)

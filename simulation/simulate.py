@@ -1,5 +1,6 @@
 """One simulation from beginning to end, or from where it was to its end."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +8,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from rounds.models import Round
-from simulation import federation, results
+from simulation import federation, plot, results
 from simulation.engine import ENDED, Engine
 from simulation.plan import Plan
 
-_EVERY = 20  # rounds between two results of a simulation that goes on
+_EVERY = 5.0  # seconds between two results of a simulation that goes on
 
 
 def simulate(
@@ -40,25 +41,33 @@ def simulate(
     """
     console = console or Console(stderr=True)
     run = federation.found(plan, home, data)
-    engine = Engine(plan, home, run, workers)
+    engine, curve = Engine(plan, home, run, workers), results.Curve(run, home)
+    written = time.monotonic()
+
+    def write() -> dict[str, Any]:
+        nonlocal written
+        found = results.document(plan, run, curve.lines(engine.virtual_seconds()))
+        if json_file:
+            results.write(json_file, found)
+        written = time.monotonic()
+        return found
+
     try:
         if run.state not in ENDED:
             with _Bar(plan, console) as bar:
 
                 def tell(round_: Round) -> None:
                     bar.tell(round_)
-                    if json_file and round_.number % _EVERY == 0:
-                        results.write(
-                            json_file, results.document(plan, run, home, engine.virtual_seconds)
-                        )
+                    if json_file and time.monotonic() - written > _EVERY:
+                        write()
 
                 bar.at(run.rounds.filter(phase=Round.Phase.PUBLISHED).count())
                 engine.rounds(tell)
     finally:
         engine.close()
-        found = results.document(plan, run, home, engine.virtual_seconds)
-        if json_file:
-            results.write(json_file, found)
+        found = write()
+        if picture:
+            plot.draw(found, picture)
     console.print(_summary(found))
     return found
 

@@ -5,6 +5,7 @@ faster another one is, is drawn once from a log-normal distribution. With a hund
 and a sigma of 0.9 the slowest takes about ten times as long as the median.
 """
 
+import heapq
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -82,3 +83,68 @@ def schedule(
     else:
         seconds = deadline
     return Schedule(uploads, slow, seconds)
+
+
+class Flow:
+    """Who trains when in an asynchronous run: places that are taken, left and taken again.
+
+    Invitations are numbered from 0 in the order in which they are made. Whoever has a place keeps
+    it until its upload comes; whose update is in the buffer has no other place before the buffer
+    is full. Nothing but the seed and what became of the uploads decides the course.
+
+    Args:
+        durations: virtual seconds that each participant takes.
+        concurrency: places.
+        buffer: uploads that make a version.
+        seed: decides who comes next.
+    """
+
+    def __init__(
+        self, durations: Sequence[float], *, concurrency: int, buffer: int, seed: int
+    ) -> None:
+        self._durations, self._seed = durations, seed
+        self._concurrency, self._size = concurrency, buffer
+        self._working: list[tuple[float, int, int]] = []  # until when, invitation, participant
+        self._buffered: set[int] = set()
+        self._invited = 0
+        self._last = -1  # whose training has just ended
+        self.now = 0.0
+        self.closed: list[float] = []  # when each buffer was full
+
+    def invite(self) -> int | None:
+        """The participant that takes the next place now; None where none is free or nobody is."""
+        if len(self._working) >= self._concurrency:
+            return None
+        busy = self._buffered | {participant for _, _, participant in self._working}
+        idle = [one for one in range(len(self._durations)) if one not in busy]
+        if not idle:
+            return None
+        chosen = idle[derive_seed(self._seed, "next", self._invited) % len(idle)]
+        until = self.now + self._durations[chosen]
+        heapq.heappush(self._working, (until, self._invited, chosen))
+        self._invited += 1
+        return chosen
+
+    def next(self) -> int:
+        """Go on to the next end of a training; which invitation's it is."""
+        self.now, invitation, participant = heapq.heappop(self._working)
+        self._last = participant
+        return invitation
+
+    def ended(self, *, counts: bool) -> bool:
+        """Say what became of it.
+
+        Args:
+            counts: whether an update came that counts.
+
+        Returns:
+            Whether the buffer is full: it is empty again after that.
+        """
+        if not counts:
+            return False
+        self._buffered.add(self._last)
+        if len(self._buffered) < self._size:
+            return False
+        self._buffered = set()
+        self.closed.append(self.now)
+        return True

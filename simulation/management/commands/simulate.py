@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import signal
 import sys
 from argparse import ArgumentParser, ArgumentTypeError
 from pathlib import Path
@@ -14,7 +15,8 @@ from django.core.management.base import BaseCommand, CommandError
 from platformdirs import user_cache_path
 
 from models_app.errors import FedserverError
-from simulation.plan import ATTACKS, MODELS, Plan
+from simulation.attacks import ATTACKS
+from simulation.plan import MODELS, Plan
 
 LOCK = "FEDSERVER_SIMULATION_LOCK"
 
@@ -40,7 +42,9 @@ class Command(BaseCommand):
         add("--rounds", type=int, default=new.rounds, metavar="N", help="at most")
         add("--strategy", default=new.strategy, help="how updates become a version")
         add("--set", type=_option, action="append", default=[], metavar="KEY=VALUE", dest="options")
-        add("--attack", type=_attack, default=("", 0.0), metavar="NAME:SHARE", help=f"{ATTACKS}")
+        attack_help = f"{', '.join(ATTACKS)}, by a share of the participants"
+        none = ("", 0.0, None)
+        add("--attack", type=_attack, default=none, metavar="NAME:SHARE[:S]", help=attack_help)
         add("--dropout", type=float, default=new.dropout, help="share that vanish in a round")
         add("--stragglers", type=_stragglers, default=0.0, metavar="lognormal:SIGMA")
         add("--step-seconds", type=float, default=new.step_seconds, help="virtual, at the median")
@@ -52,6 +56,7 @@ class Command(BaseCommand):
         add("--quarantine", type=float, default=new.quarantine, metavar="TIMES")
         add("--gate", type=float, metavar="TOLERANCE", help="refuse versions that are worse")
         add("--evaluators", type=int, default=0, help="participants that evaluate each version")
+        add("--held-out", type=float, metavar="SHARE", help="of its data that each keeps for that")
         add("--seed", type=int, default=new.seed, help="decides whatever is drawn")
         add("--workers", type=int, default=1, metavar="N", help="processes that train")
         add("--home", type=Path, metavar="FOLDER", help="where it goes on after a kill")
@@ -70,25 +75,33 @@ class Command(BaseCommand):
             raise CommandError("stopped; the same command goes on", returncode=130) from None
 
     def _simulate(self, plan: Plan, options: dict[str, Any]) -> None:
+        from simulation.engine import SimulationFailed
         from simulation.simulate import simulate
 
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # it ends as by Ctrl-C
         home = Path(settings.FEDSERVER_HOME)
         _expect_the_same(plan, home)
         call_command("migrate", interactive=False, verbosity=0)
-        simulate(
-            plan,
-            home,
-            data=options["data"],
-            workers=options["workers"],
-            json_file=options["json"],
-            picture=options["plot"],
-        )
+        try:
+            simulate(
+                plan,
+                home,
+                data=options["data"],
+                workers=options["workers"],
+                json_file=options["json"],
+                picture=options["plot"],
+            )
+        except SimulationFailed as error:
+            raise CommandError(str(error)) from error
 
 
 def _plan(options: dict[str, Any]) -> Plan:
-    name, share = options["attack"]
     given = {field: options[field] for field in Plan.__annotations__ if field in options}
-    return Plan(**given | {"attack": name, "attackers": share, "options": dict(options["options"])})
+    name, share, strength = options["attack"]
+    given |= {"attack": name, "attackers": share, "strength": strength}
+    if options["held_out"] is None:
+        given["held_out"] = 0.2 if options["evaluators"] else 0.0
+    return Plan(**given | {"options": dict(options["options"])})
 
 
 def _usual_home(plan: Plan) -> Path:
@@ -133,9 +146,9 @@ def _expect_the_same(plan: Plan, home: Path) -> None:
     """A home belongs to one plan: it is written down when it is first used."""
     file = home / "plan.json"
     if file.exists():
-        before = json.loads(file.read_text())
+        before = Plan().as_json() | json.loads(file.read_text())
         now = plan.as_json()
-        if changed := [name for name in now if now[name] != before.get(name)]:
+        if changed := [name for name in now if now[name] != before[name]]:
             raise CommandError(
                 f"Expected the settings that {home} was begun with. "
                 f"Received: other {', '.join(changed)}"
@@ -156,12 +169,15 @@ def _option(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def _attack(text: str) -> tuple[str, float]:
-    name, _, share = text.partition(":")
+def _attack(text: str) -> tuple[str, float, float | None]:
+    name, *numbers = text.split(":")
     try:
-        return name, float(share)
+        share, *strength = map(float, numbers)
+        if len(strength) <= 1:
+            return name, share, strength[0] if strength else None
     except ValueError:
-        raise ArgumentTypeError(f"Expected NAME:SHARE. Received: {text}") from None
+        pass
+    raise ArgumentTypeError(f"Expected NAME:SHARE, or NAME:SHARE:STRENGTH. Received: {text}")
 
 
 def _stragglers(text: str) -> float:
