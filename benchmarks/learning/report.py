@@ -77,10 +77,11 @@ def reached(one: Result) -> str:
 
 
 def grid() -> str:
-    """Every learning rate that was tried."""
+    """Every learning rate that was tried, where there was a choice."""
     rows = [
         (TITLES[cell.name], rate, one.seed, reached(one))
         for cell in experiments.MCMAHAN
+        if len(cell.grid) > 1
         for rate in cell.grid
         if (one := stored.result(cell.job(rate, cell.seeds[0])))
     ]
@@ -128,9 +129,7 @@ def robustness() -> str:
 
 def final(experiment: str, name: str) -> float | None:
     """The last accuracy of the cell of this name, of its first seed."""
-    cell = next(one for one in experiments.EXPERIMENTS[experiment] if one.name == name)
-    found = stored.results_of(cell)
-    return found[0].final_accuracy if found else None
+    return next((one.final_accuracy for one in _of(experiment, name)), None)
 
 
 def _robustness_row(strategy: str) -> Sequence[object]:
@@ -156,8 +155,8 @@ def draw_robustness() -> None:
 
 
 def _of(experiment: str, name: str) -> list[Result]:
-    cell = next(one for one in experiments.EXPERIMENTS[experiment] if one.name == name)
-    return stored.results_of(cell)
+    cells = [one for one in experiments.EXPERIMENTS[experiment] if one.name == name]
+    return [one for cell in cells for one in stored.results_of(cell)]
 
 
 # --- Label skew ---------------------------------------------------------------------------------
