@@ -41,10 +41,11 @@ def wire_digest(body: bytes) -> str:
 
 
 def admitted(
-    one: Enrolled, assignment: Assignment, body: bytes, samples: int = 10
+    one: Enrolled, assignment: Assignment, body: bytes, samples: int = 10, **others: Any
 ) -> intake.Admission:
-    """What the server knows before the body comes."""
-    manifest = wire.UpdateManifest(**manifest_of(assignment, body, samples)).to_bytes()
+    """What the server knows before the body comes; keyword arguments are fields of the manifest."""
+    fields = manifest_of(assignment, body, samples) | others
+    manifest = wire.UpdateManifest(**fields).to_bytes()
     return intake.admit(
         one.participant,
         assignment.pk,
@@ -54,9 +55,11 @@ def admitted(
     )
 
 
-def send(one: Enrolled, assignment: Assignment, body: bytes, samples: int = 10) -> dict[str, Any]:
+def send(
+    one: Enrolled, assignment: Assignment, body: bytes, samples: int = 10, **others: Any
+) -> dict[str, Any]:
     """An upload, without HTTP."""
-    admission = admitted(one, assignment, body, samples)
+    admission = admitted(one, assignment, body, samples, **others)
     if admission.receipt is not None:
         return admission.receipt
     landing = intake.Landing(len(body))
