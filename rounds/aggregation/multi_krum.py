@@ -16,7 +16,7 @@ may say much.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -70,20 +70,14 @@ class MultiKrum(Strategy):
         least=0,
         most=100_000,
     )
-    keep: int | None = field(
-        default=None,
-        metadata={
-            "help": "How many updates the mean is of (m, from 1): no more than the quorum without "
-            "the attackers; two fewer than that by default, of those that came."
-        },
+    keep: int | None = whole(
+        None,
+        "How many updates the mean is of (m, from 1): no more than the quorum without the "
+        "attackers; two fewer than that by default, of those that came.",
+        least=1,
+        most=100_000,
     )
     threads: int | None = None
-
-    def __post_init__(self) -> None:
-        Strategy.__post_init__(self)  # a class with slots is not the one that super() knows
-        if self.keep is not None and (type(self.keep) is not int or self.keep < 1):
-            detail = f"Expected a whole number from 1. Received: {self.keep!r}"
-            raise OptionError("strategy_options.keep", detail)
 
     def check(self, setting: Setting) -> None:
         expect_quorum(setting, "Multi-Krum", self.attackers, factor=2)

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from rounds.aggregation import Contribution, OptionError, Setting, Strategy, ranks
 from rounds.aggregation.bulyan import Bulyan
 from rounds.aggregation.walk import BLOCK
-from tests.rounds.aggregation.strategy_contract import StrategyContract, cohort
+from tests.rounds.aggregation.strategy_contract import MeanContract, cohort
 from tests.rounds.aggregation.test_krum import sent, transcribed
 
 
-class TestBulyanKeepsTheContract(StrategyContract):
+class TestBulyanKeepsTheContract(MeanContract):
     least = 7
 
     def strategy(self, *, threads: int | None = None) -> Strategy:

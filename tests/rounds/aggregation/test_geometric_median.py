@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from rounds.aggregation import Contribution, OptionError, Strategy
 from rounds.aggregation.geometric_median import GeometricMedian
 from rounds.aggregation.walk import BLOCK
-from tests.rounds.aggregation.strategy_contract import StrategyContract, update
+from tests.rounds.aggregation.strategy_contract import MeanContract, update
 
 
-class TestGeometricMedianKeepsTheContract(StrategyContract):
+class TestGeometricMedianKeepsTheContract(MeanContract):
     def strategy(self, *, threads: int | None = None) -> Strategy:
         return GeometricMedian(iterations=20, threads=threads)
 

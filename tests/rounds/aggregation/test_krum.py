@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from rounds.aggregation import Contribution, OptionError, Setting, Strategy
 from rounds.aggregation.krum import Krum
 from rounds.aggregation.walk import BLOCK
-from tests.rounds.aggregation.strategy_contract import StrategyContract, cohort, update
+from tests.rounds.aggregation.strategy_contract import MeanContract, cohort, update
 
 FIVE = [[0.0], [1.0], [2.5], [3.0], [100.0]]
 
 
-class TestKrumKeepsTheContract(StrategyContract):
+class TestKrumKeepsTheContract(MeanContract):
     least = 5
 
     def strategy(self, *, threads: int | None = None) -> Strategy:

@@ -6,11 +6,11 @@ import pytest
 from rounds.aggregation import Contribution, OptionError, Setting, Strategy
 from rounds.aggregation.multi_krum import MultiKrum
 from rounds.aggregation.walk import BLOCK
-from tests.rounds.aggregation.strategy_contract import StrategyContract, update
+from tests.rounds.aggregation.strategy_contract import MeanContract, update
 from tests.rounds.aggregation.test_krum import FIVE, sent, transcribed
 
 
-class TestMultiKrumKeepsTheContract(StrategyContract):
+class TestMultiKrumKeepsTheContract(MeanContract):
     least = 5
 
     def strategy(self, *, threads: int | None = None) -> Strategy:

@@ -10,10 +10,10 @@ from scipy.stats import trim_mean  # type: ignore[import-untyped]
 from rounds.aggregation import Contribution, OptionError, Setting, Strategy
 from rounds.aggregation.trimmed_mean import TrimmedMean
 from rounds.aggregation.walk import BLOCK
-from tests.rounds.aggregation.strategy_contract import StrategyContract, cohort, update
+from tests.rounds.aggregation.strategy_contract import MeanContract, cohort, update
 
 
-class TestTrimmedMeanKeepsTheContract(StrategyContract):
+class TestTrimmedMeanKeepsTheContract(MeanContract):
     def strategy(self, *, threads: int | None = None) -> Strategy:
         return TrimmedMean(threads=threads)
 
