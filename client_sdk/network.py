@@ -156,9 +156,16 @@ class Network:
         starts = range(0, max(len(prepared), 1), BATCH)
         return np.concatenate([self._outputs(prepared[at : at + BATCH]) for at in starts])
 
-    def evaluate(self, examples: Examples) -> dict[str, float]:
-        """Loss, and accuracy where the objective has classes, over all examples."""
-        return self._measured(examples, None, None).metrics
+    def evaluate(
+        self, examples: Examples, check: Callable[[], object] | None = None
+    ) -> dict[str, float]:
+        """Loss, and accuracy where the objective has classes, over all examples.
+
+        Args:
+            examples: with labels.
+            check: called between batches; what it raises breaks it off.
+        """
+        return self._measured(examples, None, check).metrics
 
     def measure(self, examples: Examples, check: Callable[[], object] | None = None) -> Measured:
         """The same, with how many of each class were recognised.

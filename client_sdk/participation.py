@@ -430,7 +430,7 @@ class Participation:
             return self._pack(assignment, card, result)
 
     def _asked(self, assignment: Assignment, card: ModelCard) -> dict[str, Any]:
-        """What the strategy asks of the trainer, and what it is given for that; most ask nothing."""
+        """What the strategy asks of the trainer, and what is given for that; most ask nothing."""
         if not assignment.requires:
             return {}
         mine, keeps = self.participant, drift.keeps(assignment.requires)

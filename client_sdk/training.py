@@ -238,7 +238,7 @@ class Trainer:
         drift.check(requires, self.capabilities)
         self.network.load(weights)
         self._compile(plan.optimizer, plan.momentum, requires)
-        told = self._told_before(requires, examples)
+        told = self._told_before(requires, examples, check)
         self._reset(plan.learning_rate, seed)
         self._steer(weights, requires, own, control)
         course = _Course(plan, examples, count, np.random.default_rng(seed))
@@ -352,12 +352,15 @@ class Trainer:
         for state, draw in zip(states, draws, strict=True):
             state.assign(np.array([draw, 0], state.dtype))
 
-    def _told_before(self, requires: drift.Requirements, examples: Examples) -> dict[str, float]:
+    def _told_before(
+        self, requires: drift.Requirements, examples: Examples, check: Callable[[], None] | None
+    ) -> dict[str, float]:
         """What is to be told of the weights that the round begins with."""
         if "report_initial_loss" not in requires:
             return {}
-        loss = self.network.evaluate(examples)["loss"]
-        _expect_finite_loss({"loss": loss}, 0)
+        loss = self.network.evaluate(examples, check)["loss"]
+        if not math.isfinite(loss):
+            raise TrainingDiverged(f"Expected a finite loss before training. Received: {loss}")
         return {"initial_loss": loss}
 
     def _steer(
