@@ -16,7 +16,7 @@ what it is about; each file says more on its top:
     what may leave    limits, ledger, outbox; and what does not: own
     the way there     transport, deadlines, backoff, cache, wake, following, errors
     training          training, epochs, loop, network, building, memory, objective, drift, corrected
-    data              data, folder
+    data              data, folder, held_out
     the served model  served
     for tests         testing
 

@@ -312,6 +312,7 @@ SPECTACULAR_SETTINGS = {
     "COMPONENT_SPLIT_REQUEST": True,
     "ENUM_NAME_OVERRIDES": {
         "AssignmentState": "rounds.models.Assignment.State",
+        "EvaluationState": "rounds.models.FederatedEvaluation.State",
         "ParticipantState": "rounds.models.Participant.State",
         "RoundPhase": "rounds.models.Round.Phase",
         "RunKind": "rounds.models.Run.Kind",

@@ -78,7 +78,8 @@ KINDS: dict[str, frozenset[str]] = {
         "evaluation.opened": "evaluation version_number goal minimum deadline round_deadline "
         "metrics base_metrics",
         "evaluation.reported": "evaluation version_number name reports goal",
-        "evaluation.done": "evaluation version_number reports summary metrics round_deadline",
+        "evaluation.done": "evaluation version_number reports summary metrics base_metrics "
+        "round_deadline",
         "evaluation.failed": "evaluation version_number reports minimum round_deadline",
         "evaluation.cancelled": "evaluation version_number round_deadline",
         "assignment.invited": "name uuid",

@@ -333,10 +333,10 @@ def step(evaluation_id: int) -> bool:
             )
         registry.record_federated(evaluation.version, evaluation_summary.means(summary))
         evaluation.summary = summary
-        metrics = evaluation.version.metrics
-        return _end(
-            evaluation, journal, State.DONE, now, reports=count, summary=summary, metrics=metrics
-        )
+        told = {"summary": summary, "metrics": evaluation.version.metrics}
+        if evaluation.round is not None:
+            told["base_metrics"] = evaluation.round.base.metrics
+        return _end(evaluation, journal, State.DONE, now, reports=count, facts=told)
 
 
 def _summary(evaluation: FederatedEvaluation) -> dict[str, Any]:
@@ -381,8 +381,10 @@ def _end(
     *,
     actor: str = "",
     reason: str = "",
+    facts: dict[str, Any] | None = None,
     **told: Any,
 ) -> bool:
+    told |= facts or {}
     evaluation.state, evaluation.reason, evaluation.ended_at = to, reason, now
     evaluation.save(update_fields=("state", "reason", "ended_at", "summary"))
     waiting = Round.objects.filter(federated_evaluation=evaluation, phase=Round.Phase.EVALUATING)

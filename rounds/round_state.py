@@ -15,7 +15,7 @@ from django.db.models import QuerySet
 
 from journal import events
 from journal.models import Event
-from rounds import clock, lifecycle, moves
+from rounds import clock, lifecycle, moves, selectors
 from rounds.models import Assignment, Round, Run
 
 FEED = 200  # events in the document, the latest ones
@@ -54,6 +54,7 @@ def round_state(round_id: int) -> Document:
         "assignments": assignments,
         "counts": dict.fromkeys(Assignment.State.values, 0) | _counts(assignments),
         "norms": _norms(assignments, round_),
+        "evaluation": _evaluation(round_),
         "events": [events.as_json(line) for line in _feed(round_, following, cursor)],
     }
 
@@ -86,6 +87,7 @@ def _run(run: Run, neighbours: dict[int, Document], number: int) -> Document:
         "fewest": max(run.cohort_min, run.quorum),
         "failures": run.failures,
         "retries": run.retries,
+        "evaluators": run.evaluators,
         "next_round_at": _iso(run.next_round_at),
         "previous": neighbours.get(number - 1),
         "next": neighbours.get(number + 1),
@@ -166,6 +168,28 @@ def _norms(assignments: Sequence[Document], round_: Round) -> Document:
     return {
         "median": statistics.median(norms) if norms else None,
         "limit": limit if math.isfinite(limit) else None,
+    }
+
+
+def _evaluation(round_: Round) -> Document | None:
+    """How far participants are who evaluate its candidate, and what they found when enough did."""
+    found = selectors.evaluations().filter(round=round_).first()
+    return evaluation_state(found) if found else None
+
+
+def evaluation_state(one: Any) -> Document:
+    """An evaluation of `selectors.evaluations`, as pages draw it."""
+    return {
+        "id": one.pk,
+        "state": one.state,
+        "reason": one.reason,
+        "goal": one.goal,
+        "minimum": one.minimum,
+        "reports": one.report_count,
+        "deadline": _iso(one.deadline),
+        "summary": one.summary or None,
+        "opened_at": _iso(one.opened_at),
+        "ended_at": _iso(one.ended_at),
     }
 
 

@@ -64,6 +64,7 @@ class Draft {
     else if (subject === "round") this.#round(event, what);
     else if (subject === "assignment" && event.round === state.round.id) this.#assignment(event, what);
     else if (what === "carried" && event.data.before === state.round.id) this.#carriedOn(event);
+    else if (subject === "evaluation" && event.round === state.round.id) this.#evaluation(event, what);
     else if (subject === "run") this.#run(event, what);
     if (event.id) this.#feed(event);
   }
@@ -134,6 +135,29 @@ class Draft {
     this.#set("worker", { attempts: 0, expires_at: null });
     this.#after.selecting = null;
     if (phase === "published") this.#set("run", { failures: 0 });
+  }
+
+  // Whoever evaluates: opened, reported, and done, failed or cancelled. None of it without enough.
+  #evaluation(event, what) {
+    const { data, at } = event;
+    const { evaluation, round } = this.#after;
+    const changes = {};
+    if (data.round_deadline) changes.deadline = data.round_deadline;
+    if (data.metrics && round.version) this.#measured(changes, data);
+    this.#set("round", changes);
+    if (what === "opened") {
+      const { goal, minimum, deadline } = data;
+      this.#after.evaluation = {
+        id: data.evaluation, state: "open", reason: "", goal, minimum, reports: 0, deadline,
+        summary: null, opened_at: at, ended_at: null,
+      };
+      this.#set("worker", { attempts: 0, expires_at: null });
+    } else if (evaluation) {
+      const told = what === "reported" ? {} : { state: what, reason: event.reason, ended_at: at };
+      if (data.summary) told.summary = data.summary;
+      const reports = Math.max(evaluation.reports, data.reports ?? 0);
+      this.#after.evaluation = { ...evaluation, ...told, reports };
+    }
   }
 
   #measured(changes, data) {

@@ -123,6 +123,7 @@ DOORS: dict[str, dict[str, dict[str, Any]]] = {
                                 "wait": {"type": "number", "minimum": 0, "maximum": 25},
                                 "models": {"type": "array", "items": {"type": "string"}},
                                 "sdk": {"type": "object"},
+                                "evaluates": {"type": "boolean", "default": False},
                             },
                             "additionalProperties": False,
                         }

@@ -8,7 +8,15 @@ from rest_framework import serializers
 from journal.events import KINDS, SUBJECTS
 from models_app.models import Model
 from rounds import capabilities, rules
-from rounds.models import Assignment, JoinCode, Participant, Round, Run, Update
+from rounds.models import (
+    Assignment,
+    FederatedEvaluation,
+    JoinCode,
+    Participant,
+    Round,
+    Run,
+    Update,
+)
 
 GREATEST_ID = 2**63 - 1
 
@@ -471,6 +479,7 @@ class StateRunSerializer(_PlainSerializer):
     fewest = serializers.IntegerField(help_text="to train with")
     failures = serializers.IntegerField()
     retries = serializers.IntegerField()
+    evaluators = serializers.IntegerField(help_text="participants that evaluate; 0: none")
     next_round_at = serializers.DateTimeField(allow_null=True)
     previous = StateNeighbourSerializer(allow_null=True)
     next = StateNeighbourSerializer(allow_null=True)
@@ -505,6 +514,21 @@ class StateWorkerSerializer(_PlainSerializer):
     expires_at = serializers.DateTimeField(allow_null=True, help_text="null: no worker holds it")
 
 
+class StateEvaluationSerializer(_PlainSerializer):
+    """How far participants are who evaluate the round's candidate on data of their own."""
+
+    id = serializers.IntegerField()
+    state = serializers.ChoiceField(choices=FederatedEvaluation.State.choices)
+    reason = serializers.CharField(allow_blank=True)
+    goal = serializers.IntegerField(help_text="reports that end it")
+    minimum = serializers.IntegerField(help_text="fewest of which anything is shown")
+    reports = serializers.IntegerField()
+    deadline = serializers.DateTimeField()
+    summary = serializers.DictField(allow_null=True, help_text="null until there are enough")
+    opened_at = serializers.DateTimeField()
+    ended_at = serializers.DateTimeField(allow_null=True)
+
+
 class StateNormsSerializer(_PlainSerializer):
     median = serializers.FloatField(allow_null=True)
     limit = serializers.FloatField(allow_null=True, help_text="null: none")
@@ -523,6 +547,7 @@ class RoundStateSerializer(_PlainSerializer):
     assignments = StateAssignmentSerializer(many=True)
     counts = serializers.DictField(child=serializers.IntegerField())
     norms = StateNormsSerializer()
+    evaluation = StateEvaluationSerializer(allow_null=True)
 
     def get_fields(self) -> dict[str, Any]:
         return super().get_fields() | {"events": EventSerializer(many=True)}

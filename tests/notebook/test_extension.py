@@ -87,6 +87,8 @@ DATA: dict[str, dict[str, Any]] = {
     "training": {"samples": 120},
     "progress": {"fraction": 0.25},
     "epoch": {"epoch": 1, "epochs": 2, "metrics": {"loss": 0.5}},
+    "evaluating": {"evaluation": 3, "model": "digits", "version": 4, "samples": 12},
+    "evaluated": {"evaluation": 3, "samples": 12, "metrics": {"loss": 0.5}},
     "sending": {"bytes": 2800, "tensors": ["a"], "samples": 120, "metrics": {"loss": 0.5}},
     "uploading": {"bytes": 2800},
     "uploaded": {"samples": 120, "metrics": {"loss": 0.5}, "receipt": _Receipt()},

@@ -22,6 +22,7 @@ from rounds.errors import (
     RulesInvalid,
 )
 from rounds.models import EvaluationReport, FederatedEvaluation, Round, Run
+from rounds.round_state import round_state
 from tests.rounds.conftest import Enrolled
 from tests.rounds.updates import all_check_in, carry, upload
 
@@ -313,3 +314,29 @@ class TestWhoIsAsked:
         let_the_deadline_pass()
         with pytest.raises(EvaluationClosed):
             federated_evaluation.report(charlie.participant, asked.pk, **told)
+
+
+class TestWhatIsShown:
+    def test_the_round_s_document_counts_reports_and_tells_nothing_of_too_few(
+        self, tiny_model: Model, enrolled: Enrol
+    ) -> None:
+        charlie, dora = enrolled("charlie"), enrolled("dora")
+        round_ = trained(tiny_model, charlie, dora)
+        measure(charlie, 0.123456)
+        told = round_state(round_.pk)["evaluation"]
+        assert (told["state"], told["reports"], told["goal"], told["minimum"]) == ("open", 1, 3, 2)
+        assert told["summary"] is None
+        assert "123456" not in str(round_state(round_.pk))
+        measure(dora, 0.7)
+        let_the_deadline_pass()
+        carry(round_)
+        told = round_state(round_.pk)["evaluation"]
+        assert (told["state"], told["summary"]["participants"]) == ("done", 2)
+
+    def test_the_journal_tells_nothing_of_too_few(self, tiny_model: Model, enrolled: Enrol) -> None:
+        charlie, dora = enrolled("charlie"), enrolled("dora")
+        trained(tiny_model, charlie, dora)
+        measure(charlie, 0.123456, samples=4321)
+        line = Event.objects.get(kind="evaluation.reported")
+        assert line.participant == charlie.participant.pk
+        assert line.data.keys() == {"evaluation", "version_number", "name", "reports", "goal"}
