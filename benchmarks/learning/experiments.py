@@ -125,7 +125,7 @@ FEDBUFF = (
         "fedavg-over-selected",
         f"{_SLOW} --rounds 200 --over-selection 1.3",
         (0.1,),
-        (1,),
+        (1, 2, 3),
     ),
     Cell(
         "fedbuff",

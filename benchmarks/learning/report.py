@@ -15,10 +15,13 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.learning import experiments, pictures, stored
 from benchmarks.learning.experiments import ATTACKS, ROBUST, SKEWED, Cell
 from benchmarks.learning.pictures import Line, Panel
 from benchmarks.learning.stored import Result
+from simulation.speeds import factors
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = ROOT / "docs" / "learning.md"
@@ -218,6 +221,19 @@ def fedbuff() -> str:
     return table(head, rows)
 
 
+def speeds() -> str:
+    """How much slower than the median the slowest participant is, by seed."""
+    found = {one.seed: one.settings for one in _of("fedbuff", "fedavg")}
+    if not found:
+        return MISSING
+    times = {
+        seed: factors(asked["participants"], asked["stragglers"], seed)
+        for seed, asked in found.items()
+    }
+    told = "; ".join(f"{seed}: {max(one) / np.median(one):.1f}" for seed, one in times.items())
+    return f"How many times as long as the median the slowest takes, by seed: {told}."
+
+
 def _clocks(name: str) -> dict[int, float]:
     """Virtual seconds to the target by seed, of those that reached it."""
     return {
@@ -319,6 +335,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "robustness": robustness,
     "skew": skew,
     "fedbuff": fedbuff,
+    "speeds": speeds,
     "exactness": exactness,
     "speed": speed,
     "provenance": provenance,
