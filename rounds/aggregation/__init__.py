@@ -28,7 +28,10 @@ from rounds.aggregation.contract import (
     State,
     Strategy,
     apply_delta,
+    in_order,
     number,
+    reported,
+    told,
     whole,
 )
 from rounds.aggregation.fedadagrad import FedAdagrad
@@ -65,10 +68,13 @@ __all__ = [
     "Strategy",
     "apply_delta",
     "build",
+    "in_order",
     "names",
     "number",
     "options",
+    "reported",
     "strategy",
+    "told",
     "whole",
 ]
 

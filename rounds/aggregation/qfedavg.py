@@ -52,7 +52,7 @@ class QFedAvg(Strategy):
     paper: ClassVar[str] = (
         "Li et al. 2020, Fair Resource Allocation in Federated Learning, arXiv 1905.10497"
     )
-    family: ClassVar[str] = "drift"
+    family: ClassVar[str] = "average"
 
     q: float = number(
         1.0,
@@ -83,7 +83,7 @@ class QFedAvg(Strategy):
         losses = [max(loss, LEAST) for loss in reported(ordered, "initial_loss")]
         lipschitz = 1 / expect.learning_rate(setting)
         rows = [one.values for one in ordered]
-        norms = sums.norms(rows, threads=self.threads)
+        norms = sums.norms(rows, statistics=setting.statistics, threads=self.threads)
         powers = [(loss / max(losses)) ** self.q for loss in losses]
         total = sum(
             power * (self.q / loss * (lipschitz * norm) ** 2 + lipschitz)

@@ -97,16 +97,28 @@ def norm(values: NDArray[np.floating]) -> float:
     return float(np.sqrt(np.sum(squares)))
 
 
-def norms(rows: Sequence[NDArray[np.float32]], *, threads: int | None = None) -> list[float]:
+def norms(
+    rows: Sequence[NDArray[np.float32]],
+    *,
+    statistics: Sequence[tuple[int, int]] = (),
+    threads: int | None = None,
+) -> list[float]:
     """Computes the L2 norm of each row, summed in float64; NaN or infinite with its values.
 
     Args:
         rows: arrays or memory maps of shape (n,), contiguous float32; only read.
+        statistics: spans of values to leave out.
         threads: how many threads read; one per processor by default.
     """
-    squares = np.empty((-(-rows[0].size // BLOCK), len(rows)))
-    over_blocks(_squares, rows, squares, threads=threads)
-    return [float(one) for one in np.sqrt(squares.sum(axis=0))]
+    edges = [0, *(edge for span in sorted(statistics) for edge in span), rows[0].size]
+    total = np.zeros(len(rows))
+    for first, last in zip(edges[::2], edges[1::2], strict=True):
+        if first < last:
+            parts = [row[first:last] for row in rows]
+            squares = np.empty((-(-(last - first) // BLOCK), len(rows)))
+            over_blocks(_squares, parts, squares, threads=threads)
+            total += squares.sum(axis=0)
+    return [float(one) for one in np.sqrt(total)]
 
 
 # Weights here may be any numbers, whose products are rounded: "contract" would change bits.
