@@ -42,6 +42,7 @@ def operators_get(status: int) -> tuple[int, ...]:
 
 NOTHING: dict[str, Any] = {}
 PROGRESS = {"activity": "training", "fraction": 0.5}
+REPORT = {"samples": 3, "metrics": {"loss": 0.5}}
 
 # Method, address, body; then what an anonymous visitor, a participant, a viewer, an operator and
 # an owner get. Charlie's assignment is the one asked for; the run is running, its round trains.
@@ -57,6 +58,8 @@ TABLE: list[Row] = [
     ("delete", "/api/v1/assignments/{id}", NOTHING, participants_get(204)),
     ("post", "/api/v1/assignments/{id}/progress", PROGRESS, participants_get(200)),
     ("post", "/api/v1/assignments/{id}/failure", {"reason": "tired"}, participants_get(200)),
+    ("post", "/api/v1/evaluations/{id}/report", REPORT, participants_get(404)),
+    ("post", "/api/v1/evaluations/{id}/failure", {"reason": "tired"}, participants_get(404)),
     ("get", "/api/v1/runs", NOTHING, viewers_get(200)),
     ("post", "/api/v1/runs", {"model": "tiny"}, operators_get(201)),
     ("get", "/api/v1/runs/{id}", NOTHING, viewers_get(200)),
@@ -84,7 +87,7 @@ TABLE: list[Row] = [
     ("post", "/api/v1/join-codes/{id}/withdraw", NOTHING, operators_get(200)),
     ("get", "/api/v1/events", NOTHING, viewers_get(200)),
 ]
-# The registry's are told of in its own tests.
+# The registry's are told of in its own tests, and versions' evaluations in `test_evaluations.py`.
 ELSEWHERE = "/api/v1/models"
 
 
@@ -96,6 +99,7 @@ def address(path: str, scene: Scene) -> str:
         "rounds": scene.second.pk,
         "participants": scene.dora.participant.uuid,
         "join-codes": scene.code.pk,
+        "evaluations": 1,  # of which nobody was asked
     }
     return re.sub(r"([a-z-]+)/\{\w+\}", lambda found: f"{found[1]}/{ids[found[1]]}", path)
 
