@@ -23,12 +23,14 @@ from django.conf import settings
 from django.contrib.auth.models import User
 
 from fedserver import demo_data, demo_model, stack
-from fedserver.demo_data import Dataset
 from fedserver.demo_screen import Place, Screen
 from fedserver.supervisor import Child, Program, Restart, State, Supervisor
 from models_app import selectors as registry
 from rounds import clock, enrolment, lifecycle, selectors
 from rounds.models import Participant, Round, Run
+from simulation import datasets
+from simulation.datasets import Dataset
+from simulation.partitions import partition
 
 OWNER = "owner"
 NAMES = ("alice", "bob", "charlie", "dora", "emil", "frida", "gustav", "hanna", "ivan", "jana")
@@ -88,7 +90,7 @@ class Demo:
         """
         password = self._prepare()
         model = self._register_model()
-        dataset = demo_data.load(self.plan.dataset, self.plan.seed)
+        dataset = datasets.load(self.plan.dataset, self.plan.seed)
         shares = self._share_out(dataset)
         self._start()
         self._screen.say(f"The server is at {self._door.url}/")
@@ -123,7 +125,7 @@ class Demo:
     def _share_out(self, dataset: Dataset) -> dict[str, Path]:
         """Lays each participant's images into its own home; returns the files by name."""
         plan = self.plan
-        shares = demo_data.partition(dataset.y_train, plan.participants, plan.partition, plan.seed)
+        shares = partition(dataset.y_train, plan.participants, plan.partition, plan.seed)
         files = {}
         for number, share in enumerate(shares):
             name = NAMES[number] if number < len(NAMES) else f"participant-{number + 1}"

@@ -13,6 +13,7 @@ import numpy as np
 from django.utils.text import slugify
 
 from fedserver import demo_data
+from simulation import datasets
 
 
 def slug(dataset: str) -> str:
@@ -24,7 +25,7 @@ def main(name: str, seed: int, folder: Path) -> None:
     """Builds the network, holds the evaluation set out for it, and registers both.
 
     Args:
-        name: of the data set, as `demo_data.load` takes it.
+        name: of the data set, as `datasets.load` takes it.
         seed: of the held-out images and of the initial weights.
         folder: where the files are laid; it is there.
     """
@@ -32,7 +33,7 @@ def main(name: str, seed: int, folder: Path) -> None:
     django.setup()
     from models_app import packages, registry
 
-    dataset = demo_data.load(name, seed)
+    dataset = datasets.load(name, seed)
     demo_data.network(dataset, seed).save(folder / "model.keras")
     np.savez(folder / "evaluation.npz", x=dataset.x_test, y=dataset.y_test)
     with packages.open_package(

@@ -93,6 +93,7 @@ class Engine:
         """End the processes that train."""
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
+            shutil.rmtree(self._home / "spool", ignore_errors=True)
 
     def rounds(self, tell: Tell) -> None:
         """Go on until the run has ended.
