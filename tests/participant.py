@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import numpy as np
 
-from client_sdk import Participant, wire
+from client_sdk import Participant, drift, wire
 from client_sdk.participation import Data, Event, OnEpoch
 from client_sdk.testing import FakeResult
 from models_app.packages import Package
@@ -44,7 +44,12 @@ def package() -> Package:
 
 
 class Trainer:
-    """Moves the weights towards a draw from the seed: the same bits for the same arguments."""
+    """Moves the weights towards a draw from the seed: the same bits for the same arguments.
+
+    Each epoch is a step. What strategies let participants keep is kept, and corrects nothing.
+    """
+
+    capabilities = tuple(drift.CAPABILITIES)
 
     def train(
         self,
@@ -53,6 +58,10 @@ class Trainer:
         hyperparameters: Mapping[str, Any],
         seed: int,
         on_epoch: OnEpoch | None = None,
+        *,
+        requires: drift.Requirements = drift.NOTHING,
+        own: drift.Own | None = None,
+        control: np.ndarray | None = None,
     ) -> FakeResult:
         draw = np.random.default_rng(seed)
         new = {name: np.array(value) for name, value in weights.items()}
@@ -64,7 +73,10 @@ class Trainer:
             if on_epoch is not None:
                 on_epoch(epoch, epochs, {"loss": 1 / epoch})
         deltas = {name: new[name] - weights[name] for name in weights}
-        return FakeResult(deltas, len(data[0]), {"loss": 1 / epochs}, {})
+        told = drift.reports(requires, {"steps": epochs, "initial_loss": 2.0})
+        flat = drift.joined(deltas)
+        kept = drift.advance(requires, own, control, flat, steps=epochs, learning_rate=float(rate))
+        return FakeResult(deltas, len(data[0]), {"loss": 1 / epochs}, {}, told, kept)
 
 
 def data_of(name: str) -> Data:
