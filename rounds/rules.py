@@ -6,6 +6,7 @@ from typing import Any
 
 from client_sdk import wire
 from models_app.evaluation import FEDERATED
+from models_app.models import Model
 from rounds import aggregation
 from rounds.errors import RulesInvalid
 from rounds.models import Run
@@ -96,7 +97,18 @@ def setting(run: Run, *, population: int = 0) -> aggregation.Setting:
         population=population,
         quorum=run.quorum,
         asynchronous=run.kind == Run.Kind.ASYNCHRONOUS,
+        statistics=_statistics(run.model),
     )
+
+
+def _statistics(model: Model) -> list[tuple[int, int]]:
+    """Where the federated weights hold statistics, which training follows by no gradient."""
+    spans, end = [], 0
+    for tensor in model.federated:
+        end += tensor.size
+        if tensor.name.endswith((".moving_mean", ".moving_variance")):
+            spans.append((end - tensor.size, end))
+    return spans
 
 
 def smaller_is_better(metric: str) -> bool:
@@ -161,19 +173,15 @@ def _check_kind(run: Run, strategy: aggregation.Strategy) -> None:
 
 
 def _check_weights(run: Run) -> None:
-    """Batch normalization stays with each participant, where a strategy cannot do with its means.
-
-    FedBN averages everything else. FedDyn's correction grows without bound where no gradient
-    leads back, and a moving variance has none.
-    """
-    if run.strategy not in ("fedbn", "feddyn"):
+    """FedBN averages everything but batch normalization, which stays with each participant."""
+    if run.strategy != "fedbn":
         return
     names = set(_names_of("BatchNormalization", run.model.architecture))
     travels = [one.layer for one in run.model.weights if one.role == wire.FEDERATED]
     if wrong := [layer for layer in dict.fromkeys(travels) if names & set(layer.split("."))]:
         expected = "a model whose BatchNormalization layers are local"
         raise _invalid("strategy", expected, f"{', '.join(wrong)} federated in {run.model.slug}")
-    if run.strategy == "fedbn" and all(one.role != wire.LOCAL for one in run.model.weights):
+    if all(one.role != wire.LOCAL for one in run.model.weights):
         expected = "a model with local layers; without any, fedbn is fedavg"
         raise _invalid("strategy", expected, run.model.slug)
 

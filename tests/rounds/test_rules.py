@@ -126,9 +126,14 @@ def test_fedbn_keeps_batch_normalization_with_the_participants(
     rules.check(Run(model=a_model(norm="local"), strategy="fedbn"))
 
 
-def test_feddyn_cannot_do_with_the_mean_of_a_moving_variance(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setitem(rules.aggregation._STRATEGIES, "feddyn", rules.aggregation.FedAvg)
-    assert "layers are local" in refusal(strategy="feddyn")[1]
-    rules.check(Run(model=a_model(norm="frozen"), strategy="feddyn"))
+def test_strategies_are_told_where_statistics_are() -> None:
+    """Of what travels: the second layer's stay at home."""
+    names = ["norm.gamma", "norm.beta", "norm.moving_mean", "norm.moving_variance", "dense.kernel"]
+    manifest = [
+        dict(wire.WeightSpec(f"{number:04}.{name}", number, "norm", (3,), "F32", role).to_json())
+        for role, first in ((wire.LOCAL, 0), (wire.FEDERATED, 5))
+        for number, name in enumerate(names, start=first)
+    ]
+    model = Model(slug="net", architecture=NORMALIZED, weights_manifest=manifest)
+    assert rules.setting(Run(model=model)).statistics == [(6, 9), (9, 12)]
+    assert rules.setting(Run(model=a_model())).statistics == []
