@@ -11,7 +11,7 @@ from django.shortcuts import get_object_or_404, render
 from django.urls import path, reverse
 
 from accounts.roles import roles_of
-from frontend import advice
+from frontend import advice, strategies
 from frontend.decisions import decide
 from frontend.page import page
 from rounds.decisions import ROUND
@@ -19,8 +19,8 @@ from rounds.models import Round
 from rounds.round_state import round_state
 
 DRAWINGS = (
-    *("assignments", "cockpit", "dom", "feed", "forecast", "model", "numbers", "phases"),
-    *("round_state", "sentences", "ticks", "timeline"),
+    *("assignments", "cockpit", "dom", "feed", "forecast", "making", "model", "numbers"),
+    *("phases", "round_state", "sentences", "ticks", "timeline"),
 )
 # What the page imports, told at once: a browser finds each only in the one that imports it.
 MODULES = (
@@ -38,8 +38,11 @@ def round_page(request: HttpRequest, pk: int) -> HttpResponse:
     except Round.DoesNotExist as error:
         raise Http404 from error
     roles = roles_of(request.user)
+    strategy, options = state["run"]["strategy"], state["run"]["strategy_options"]
     context = {
         "state": state,
+        "strategy": strategies.describe(strategy, options),
+        "options": strategies.settings_of(strategy, options),
         "name": f"Round {state['round']['number']}",
         "decisions": {verb: one for verb, one in ROUND.items() if not roles.isdisjoint(one.roles)},
         "modules": MODULES,

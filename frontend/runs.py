@@ -20,7 +20,7 @@ from django.urls import path, reverse
 
 from accounts.address import address
 from accounts.roles import OPERATORS, roles_of
-from frontend import advice
+from frontend import advice, strategies
 from frontend.decisions import decide, possible
 from frontend.page import id_in, page, pages_beside, respond
 from frontend.run_form import STEPS, RunForm, as_sent, questions, settings_of, write_span
@@ -36,6 +36,7 @@ from rounds.models import Run
 PER_PAGE = 25
 MOST_LINES = 100  # of the newest rounds, in the table
 MOST_COMPARED = 5  # lines in one picture that can still be told apart
+_CHOICES = {"selection": Run.Selection, "kind": Run.Kind}
 ENDED = (Run.State.COMPLETED, Run.State.STOPPED, Run.State.FAILED)
 
 
@@ -97,6 +98,9 @@ def run(request: HttpRequest, pk: int) -> HttpResponse:
             "round": shown.active[0] if shown.active else None,
             "decisions": possible(RUN, shown, roles_of(request.user)),
             "pictures": {"runs": histories},
+            "best": histories[0]["best"],
+            "waited": histories[0]["waited"],
+            "buffered": shown.kind == Run.Kind.ASYNCHRONOUS,
             "lines": lines[::-1][:MOST_LINES],
             "more": max(0, len(lines) - MOST_LINES),
             "compared": others,
@@ -110,6 +114,8 @@ def run(request: HttpRequest, pk: int) -> HttpResponse:
     def frame() -> dict[str, Any]:
         shown = read()
         return {
+            "strategy": strategies.describe(shown.strategy, shown.strategy_options),
+            "options": strategies.settings_of(shown.strategy, shown.strategy_options),
             "others": _comparable(shown),
             "sentences": preview.lines(shown, _lasting(shown, facts())),
             "rules": rules_of(shown),
@@ -193,7 +199,9 @@ def rules_of(run: Run) -> list[tuple[str, list[tuple[str, Any]]]]:
 
 
 def _label(asked: Mapping[str, forms.Field], name: str) -> str:
-    return str(asked[name].label if name in asked else name.rpartition(".")[2])
+    if name in asked:
+        return str(asked[name].label)
+    return strategies.label_of(name.rpartition(".")[2])
 
 
 def _said(name: str, value: Any) -> Any:
@@ -201,7 +209,9 @@ def _said(name: str, value: Any) -> Any:
         return NOTHING
     if name.endswith("_seconds"):
         return write_span(value)
-    return Run.Selection(value).label if name == "selection" else value
+    if name in _CHOICES:
+        return _CHOICES[name](value).label
+    return value
 
 
 @page(write=OPERATORS)
@@ -245,6 +255,7 @@ def as_csv(history: dict[str, Any]) -> str:
 def _flat(line: dict[str, Any], metrics: Sequence[str]) -> dict[str, Any]:
     names = ("number", "id", "phase", "code", "base", "version", "accuracy", "loss", "samples")
     flat = {name: line[name] for name in names}
+    flat |= {f"staleness_{name}": value for name, value in line["staleness"].items()}
     for metric in metrics:
         spread = line["participants"].get(metric, {})
         for part in ("mean", "min", "q1", "median", "q3", "max", "worst"):

@@ -173,6 +173,15 @@ def label_of(option: str) -> str:
     return LABELS.get(option, option.replace("_", " ").capitalize())
 
 
+def settings_of(name: str, options: Mapping[str, Any]) -> list[tuple[str, Any, str]]:
+    """What a run sets of its strategy, and what it leaves: label, value and what it is about."""
+    known = describe(name).options
+    told = [(label_of(one.name), options.get(one.name, one.default), one.about) for one in known]
+    if not known:
+        told = [(label_of(option), value, "") for option, value in options.items()]
+    return [(label, "by itself" if value is None else value, about) for label, value, about in told]
+
+
 @page()
 def strategies(request: HttpRequest) -> HttpResponse:
     """Which strategy to choose: each with its picture, what it asks, its options and its paper."""

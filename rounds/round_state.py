@@ -80,6 +80,7 @@ def _run(run: Run, neighbours: dict[int, Document], number: int) -> Document:
         "reason": run.reason,
         "kind": run.kind,
         "strategy": run.strategy,
+        "strategy_options": run.strategy_options,
         "concurrency": run.concurrency,
         "selection": run.selection,
         "rounds_planned": run.rounds_planned,

@@ -227,17 +227,19 @@ class Row {
     set(this.chip, { "data-state": one.state });
     set(this.element, { "data-state": one.state });
     set(this.why, { "aria-label": `Why ${participant.name} is ${one.state}` });
-    this.#drawActivity(one);
+    this.#drawActivity(one, state.round);
     say(this.cells.loss, metric(lossOf(one)));
     say(this.cells.samples, one.update ? count(one.update.samples) : "");
     this.#drawNorm(one, state.norms);
   }
 
-  #drawActivity(one) {
+  #drawActivity(one, round) {
     const done = one.update !== null;
     const current = done || isOpen(one) || one.activity;
     const words = done ? "uploaded" : isOpen(one) ? goingOn(one) : one.activity ? `was ${goingOn(one)}` : "";
-    say(this.activity, words);
+    const all = [words, age(one, round)].filter(Boolean).join(", ");
+    say(this.activity, all);
+    set(this.activity, { title: all === words ? null : `${words}: it trains from version ${one.base}` });
     set(this.bar, { "data-activity": done ? "done" : one.activity || "none", hidden: !current, "data-stopped": !done && !isOpen(one) });
     this.fill.style.inlineSize = `${100 * (done ? 1 : one.fraction)}%`;
   }
@@ -272,6 +274,12 @@ class Row {
     else parts.push(h("p", { class: "fs-detail-facts" }, "The participant reported nothing more."));
     this.detailCell.replaceChildren(...parts);
   }
+}
+
+// Of one that did not begin where its round did: how many versions it was behind, or where it began.
+function age({ staleness, base }, round) {
+  if (staleness) return `${count(staleness)} behind`;
+  return base === undefined || base === round.base.number ? "" : `from v${base}`;
 }
 
 function goingOn({ state, activity, fraction, epoch, epochs }) {

@@ -17,6 +17,7 @@ import assignments from "./assignments.js";
 import { h, place, say } from "./dom.js";
 import feed from "./feed.js";
 import { standing } from "./forecast.js";
+import making from "./making.js";
 import { Model } from "./model.js";
 import { inWords, named } from "./numbers.js";
 import phases from "./phases.js";
@@ -24,7 +25,7 @@ import { catchUp, fold } from "./round_state.js";
 import { now, onTick } from "./ticks.js";
 import timeline from "./timeline.js";
 
-const DRAWINGS = { phases, assignments, timeline, feed };
+const DRAWINGS = { phases, assignments, making, timeline, feed };
 export const ENDED = ["published", "failed", "cancelled"];
 export const RUN_ENDED = ["completed", "stopped", "failed"];
 

@@ -5,10 +5,11 @@
 // model.metric   "accuracy" (the default), "loss" or another that the versions were measured by
 //
 // Lines are told apart by colour and by dashes: bold is the held-out set, thin the participants'
-// mean, with rings the worst participant; the band is from the least to the greatest of them, the
+// mean, with rings the worst participant; a large ring is about the best version, where a run compares
+// its versions by this metric; the band is from the least to the greatest of them, the
 // darker one the middle half.
 import { Numbers, colour, formats, nameOf, onTheme, onWidth, pick, style } from "./chart.js";
-import { h, say, svg } from "./dom.js";
+import { h, say, set, svg } from "./dom.js";
 import uPlot from "./vendor/uplot/uPlot.esm.js";
 
 const HEIGHT = 260;
@@ -26,6 +27,8 @@ function valuesOf(run, metric, xs) {
   for (const name of ["min", "q1", "mean", "q3", "max", "worst"]) lines[name] = spread(name);
   if (xs[0] === 0) lines.heldOut[0] = run.start?.metrics[metric] ?? null;
   lines.rounds = xs.map((number) => rounds.get(number));
+  const best = run.best?.metric === metric ? run.best.round : null;
+  lines.best = xs.map((number, index) => (number === best ? lines.heldOut[index] : null));
   return lines;
 }
 
@@ -52,7 +55,7 @@ class Curves {
     this.#canvas.style.height = `${HEIGHT}px`;
     el.replaceChildren(h("div", { class: "chart curves" },
       this.#canvas, this.#key, this.#heading, this.#list, this.numbers.element));
-    this.#key.append(...KEY.map(([kind, text]) => h("span", {}, sample(kind), text)));
+    this.#key.append(...KEY.map(([kind, text]) => h("span", { "data-kind": kind }, sample(kind), text)));
     this.picker = pick(this.#canvas, `${word}, by round`, {
       count: () => this.#xs.length,
       at: (x) => this.#at(x),
@@ -78,6 +81,8 @@ class Curves {
     const first = runs.some((run) => run.start?.metrics[this.#metric] !== undefined) ? 0 : 1;
     this.#xs = last ? Array.from({ length: last - first + 1 }, (_, index) => first + index) : [];
     this.#values = runs.map((run) => valuesOf(run, this.#metric, this.#xs));
+    const compared = runs.some((run) => run.best?.metric === this.#metric);
+    set(this.#key.querySelector("[data-kind=best]"), { hidden: !compared });
     this.#tell();
     this.#draw();
     this.picker.again();
@@ -124,7 +129,8 @@ class Curves {
   #say(index) {
     const told = this.#values.map((lines, row) => {
       const who = this.#runs.length > 1 ? `${this.#runs[row].name}: ` : "";
-      return `${who}held-out ${formats.metric(lines.heldOut[index] ?? lines.refused[index])}, mean ${formats.metric(lines.mean[index])}, worst ${this.#worst(lines, index)}`;
+      const best = (lines.best[index] ?? null) !== null ? ", the best" : "";
+      return `${who}held-out ${formats.metric(lines.heldOut[index] ?? lines.refused[index])}${best}, mean ${formats.metric(lines.mean[index])}, worst ${this.#worst(lines, index)}`;
     });
     return `${this.#nameAt(index)}: ${told.join("; ")}`;
   }
@@ -141,7 +147,8 @@ class Curves {
       const at = index === null && this.#xs.length ? `, ${this.#xs[shown] ? `round ${this.#xs[shown]}` : "before round 1"}` : "";
       say(name, `${run.name} (${run.id})${at}`);
       const refused = (lines.heldOut[shown] ?? null) === null && (lines.refused[shown] ?? null) !== null;
-      say(values.heldOut, refused ? `${formats.metric(lines.refused[shown])} (refused)` : formats.metric(lines.heldOut[shown]));
+      const best = (lines.best[shown] ?? null) !== null ? " (best)" : "";
+      say(values.heldOut, refused ? `${formats.metric(lines.refused[shown])} (refused)` : formats.metric(lines.heldOut[shown]) + best);
       say(values.mean, formats.metric(lines.mean[shown]));
       say(values.worst, this.#worst(lines, shown));
       const [low, high] = [lines.q1[shown] ?? null, lines.q3[shown] ?? null];
@@ -209,7 +216,7 @@ const silent = Object.fromEntries(
 
 // The lines of one run, from below to above; the spread is drawn of the first run only.
 const SPREAD = [{ of: "max" }, { of: "min" }, { of: "q3" }, { of: "q1" }];
-const COMMON = [{ of: "worst", width: 1.25, ring: true }, { of: "refused", cross: true }, { of: "heldOut", width: 2.75 }];
+const COMMON = [{ of: "worst", width: 1.25, ring: true }, { of: "refused", cross: true }, { of: "heldOut", width: 2.75 }, { of: "best", star: true }];
 const MEAN = { of: "mean", width: 1.25 };
 
 function linesOf(row) {
@@ -218,6 +225,7 @@ function linesOf(row) {
 
 function seriesOf(line, row, paint, ground) {
   const stroke = paint(line.cross ? "var(--bad)" : `var(--series-${(row % COLOURS) + 1})`);
+  if (line.star) return { stroke, width: 0, paths: () => null, points: { show: true, size: 15, width: 2, stroke, fill: "transparent" } };
   if (line.cross) return { stroke, width: 0, paths: () => null, points: { show: true, size: 9, width: 2, stroke, fill: ground } };
   if (!line.width) return { stroke, width: 0, points: { show: false }, spanGaps: false };
   const many = (plot) => plot.data[0].length <= 60;
@@ -230,7 +238,7 @@ function seriesOf(line, row, paint, ground) {
 
 const KEY = [
   ["heldOut", "held-out set"], ["mean", "participants’ mean"], ["worst", "worst participant"],
-  ["half", "middle half"], ["all", "least to greatest"],
+  ["half", "middle half"], ["all", "least to greatest"], ["best", "best version"],
 ];
 
 // A small picture of how something is drawn, for keys and legends.
@@ -242,6 +250,7 @@ function sample(kind, row = 0) {
   }
   const dash = kind === "mean" ? [3, 3] : DASHES[row % DASHES.length];
   picture.append(svg("line", { x1: 0, x2: 28, y1: 6, y2: 6, class: `chart-line-${kind}`, "stroke-dasharray": dash.join(" ") || null, "data-series": (row % COLOURS) + 1 }));
+  if (kind === "best") picture.append(svg("circle", { cx: 14, cy: 6, r: 5, class: "chart-ring chart-best" }));
   if (kind === "worst") picture.append(svg("circle", { cx: 14, cy: 6, r: 3, class: "chart-ring" }));
   return picture;
 }

@@ -470,6 +470,7 @@ class StateRunSerializer(_PlainSerializer):
     reason = serializers.CharField(allow_blank=True)
     kind = serializers.ChoiceField(choices=Run.Kind.choices)
     strategy = serializers.CharField()
+    strategy_options = serializers.DictField()
     concurrency = serializers.IntegerField(
         allow_null=True, help_text="how many train at a time, if asynchronous"
     )

@@ -160,7 +160,7 @@ def test_the_page_costs_the_same_queries_however_many_take_part(
     all_check_in(*everyone)
     upload(everyone[0])
     client = signed_in(victor)
-    with django_assert_num_queries(12):  # session, user, roles twice, and the document's eight
+    with django_assert_num_queries(13):  # session, user, roles twice, and the document's nine
         assert client.get(f"/rounds/{round_.pk}/").status_code == 200
 
 
