@@ -243,7 +243,7 @@ def test_the_document_costs_the_same_queries_however_many_take_part(
     round_ = training(tiny_model, *everyone)
     for one in everyone[: people // 2]:
         upload(one)
-    with django_assert_num_queries(8):
+    with django_assert_num_queries(9):
         state = round_state(round_.pk)
     assert len(state["assignments"]) == people
 
