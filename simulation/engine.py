@@ -187,6 +187,7 @@ class Engine:
         for mine in coming:
             if mine.pk in open_:
                 self._upload(mine, works[mine.pk])
+        self._report(plan.slow)  # late, and not lost, however long that has taken
         uploaded, working = lifecycle.counts(round_)
         if uploaded >= (round_.target or 0) or not working:
             return  # the next step closes it

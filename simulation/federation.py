@@ -139,7 +139,7 @@ def _rules(plan: Plan) -> dict[str, Any]:
         "fraction": plan.fraction,
         "over_selection": plan.over_selection,
         "cohort_min": 1,
-        "quorum": 1,
+        "quorum": plan.quorum,
         "selecting_seconds": _NEVER,
         "training_seconds": _NEVER,
         "quarantine_factor": plan.quarantine,

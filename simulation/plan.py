@@ -31,6 +31,7 @@ class Plan:
         stragglers: sigma of the log-normal time that participants take; 0 where all are alike.
         step_seconds: virtual seconds that a step takes a participant of median speed.
         deadline: virtual seconds after which a round waits for nobody; None for no end.
+        quorum: fewest updates that make a version; robust strategies say how many they need.
         over_selection: invites this many times the fraction.
         concurrency, buffer: how many train at a time, and updates that make a version; both 0
             for a run in rounds.
@@ -62,6 +63,7 @@ class Plan:
     stragglers: float = 0.0
     step_seconds: float = 0.01
     deadline: float | None = None
+    quorum: int = 1
     over_selection: float = 1.0
     concurrency: int = 0
     buffer: int = 0
@@ -75,6 +77,7 @@ class Plan:
     def __post_init__(self) -> None:
         _expect(self.participants >= 1, "participants", "at least 1", self.participants)
         _expect(0 < self.fraction <= 1, "fraction", "above 0 and up to 1", self.fraction)
+        _expect(self.quorum >= 1, "quorum", "at least 1", self.quorum)
         _expect(0 <= self.dropout < 1, "dropout", "from 0 to below 1", self.dropout)
         _expect(0 <= self.attackers < 1, "attack", "a share from 0 to below 1", self.attackers)
         _expect(self.stragglers >= 0, "stragglers", "a sigma from 0", self.stragglers)

@@ -49,6 +49,7 @@ class Command(BaseCommand):
         add("--stragglers", type=_stragglers, default=0.0, metavar="lognormal:SIGMA")
         add("--step-seconds", type=float, default=new.step_seconds, help="virtual, at the median")
         add("--deadline", type=float, metavar="SECONDS", help="virtual, of a round")
+        add("--quorum", type=int, default=new.quorum, metavar="N", help="fewest for a version")
         add("--over-selection", type=float, default=new.over_selection, metavar="TIMES")
         add("--concurrency", type=int, default=0, help="asynchronous: how many train at a time")
         add("--buffer", type=int, default=0, help="asynchronous: updates that make a version")
