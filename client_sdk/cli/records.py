@@ -50,7 +50,8 @@ def _maybe(value: object) -> str:
 
 def _more(entry: Entry) -> str:
     came = f"version {entry.published} came of it" if entry.published else ""
-    told = numbers(entry.metrics), numbers(entry.reports)
+    asked = {name: f"{value:.4f}".rstrip("0").rstrip(".") for name, value in entry.reports.items()}
+    told = numbers(entry.metrics), "  ".join(f"{name} {value}" for name, value in asked.items())
     parts = (entry.state, entry.reason or entry.code, came, *told, entry.detail)
     return ", ".join(part for part in parts if part)
 

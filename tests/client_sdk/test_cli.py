@@ -751,13 +751,14 @@ def _new_round(server: FakeServer, path: str) -> None:
 
 
 def test_what_left_is_listed(server: FakeServer, joined: Profile, npz: Path, run: Run) -> None:
+    server.requires = {"report_steps": {}, "report_initial_loss": {}}
     server.open_round()
     run("train", "--data", npz, "--rounds", 1)
     code, out, _ = run("log")
     assert code == cli.OK
     update = next(line for line in out.splitlines() if " update" in line)
     assert "digits" in update
-    assert "loss 0.5" in update
+    assert "loss 0.5000, steps 2  initial_loss 1" in update
 
 
 def test_programs_read_the_log(

@@ -98,9 +98,7 @@ def test_what_cannot_be_done_is_refused(asked: Any) -> None:
 
 def test_a_trainer_is_asked_for_what_it_can_do_alone() -> None:
     drift.check(SCAFFOLD, ["control_variates", "report_steps"])
-    with pytest.raises(
-        CapabilityMissing, match="asks for report_steps. Received: control_variates"
-    ):
+    with pytest.raises(CapabilityMissing, match=r"report_steps\. Received: control_variates"):
         drift.check(SCAFFOLD, ["report_steps"])
     with pytest.raises(CapabilityMissing, match="nothing beyond FedAvg"):
         drift.check(SCAFFOLD, ())
