@@ -25,10 +25,20 @@ from accounts.admin import (
 from accounts.roles import OPERATORS
 from models_app import selectors as registry
 from models_app.errors import FedserverError
-from rounds import aggregation, decisions, enrolment, lifecycle, rules, selectors
+from rounds import (
+    aggregation,
+    capabilities,
+    decisions,
+    enrolment,
+    lifecycle,
+    rules,
+    selectors,
+)
 from rounds.models import (
     Assignment,
     CheckIn,
+    EvaluationReport,
+    FederatedEvaluation,
     JoinCode,
     Participant,
     ParticipantToken,
@@ -193,6 +203,8 @@ class ParticipantAdmin(VerbAdmin):
         Linked("model"),
         "invited",
         "accepted",
+        "sdk_version",
+        "can",
         "last_seen_at",
         "enrolled_at",
         JOIN_CODE,
@@ -201,13 +213,13 @@ class ParticipantAdmin(VerbAdmin):
     search_fields = ("name", "uuid", "public_key")
     date_hierarchy = "enrolled_at"
     lookups = ("join_code__id__exact", "model__id__exact")
-    exclude = ("join_code",)
+    exclude = ("join_code", "capabilities")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Participant]:
         return selectors.participants()
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        return ("uuid", "invited", "accepted", self.opened(request, JOIN_CODE))
+        return ("uuid", "can", "invited", "accepted", self.opened(request, JOIN_CODE))
 
     def view_on_site(self, participant: Participant) -> str:
         return dashboard("participant", participant.uuid)
@@ -216,6 +228,16 @@ class ParticipantAdmin(VerbAdmin):
     def invited(self, participant: Any) -> SafeString:
         narrowed = {"participant__id__exact": participant.pk}
         return list_link("rounds_assignment", participant.invited_count, **narrowed)
+
+    @admin.display(description="SDK")
+    def sdk_version(self, participant: Participant) -> str:
+        return str(participant.sdk.get("version", "-"))
+
+    @admin.display(description="can", ordering="capabilities")
+    def can(self, participant: Participant) -> str:
+        """What its SDK can do for strategies, beyond training."""
+        told = sorted(capabilities.told(participant.sdk))
+        return ", ".join(name.replace("_", " ") for name in told) or "-"
 
     @admin.display(ordering="accepted_count")
     def accepted(self, participant: Any) -> int:
@@ -265,9 +287,24 @@ class NewRunForm(VerbForm):
 RULES = (
     (
         None,
-        {"fields": ("model", "name", "strategy", "strategy_options", "hyperparameters", "seed")},
+        {
+            "fields": (
+                *("model", "name", "kind", "strategy"),
+                *("strategy_options", "hyperparameters", "seed"),
+            )
+        },
     ),
-    ("How long", {"fields": ("rounds_planned", "until_metric", "until_value")}),
+    (
+        "How long",
+        {
+            "fields": (
+                "rounds_planned",
+                ("until_metric", "until_value"),
+                ("best_metric", "patience", "patience_delta"),
+                "keep_best",
+            )
+        },
+    ),
     (
         "Who trains",
         {
@@ -277,10 +314,20 @@ RULES = (
             )
         },
     ),
+    (
+        "Who trains in an asynchronous run",
+        {"fields": (("concurrency", "buffer_size"),)},
+    ),
     ("Updates", {"fields": (("target", "quorum", "training_seconds"), "quarantine_factor")}),
     (
-        "The gate, and failures",
-        {"fields": (("gate_metric", "gate_tolerance"), ("retries", "retry_seconds"))},
+        "Measuring, and failures",
+        {
+            "fields": (
+                ("gate_metric", "gate_tolerance"),
+                ("evaluators", "evaluators_min", "evaluation_seconds"),
+                ("retries", "retry_seconds"),
+            )
+        },
     ),
 )
 STANDING = (
@@ -315,13 +362,14 @@ class RunAdmin(MakingAdmin):
         "name",
         Linked("model"),
         chip("state"),
+        "strategy",
         "progress",
         "reason",
         CREATOR,
         "created_at",
     )
     list_display_links = ("id", "name")
-    list_filter = ("state", ("model__slug", ByModel), "strategy", "created_at")
+    list_filter = ("state", ("model__slug", ByModel), "kind", "strategy", "created_at")
     search_fields = ("name", "model__slug", "created_by__username", "reason")
     date_hierarchy = "created_at"
     lookups = ("model__id__exact", "created_by__id__exact")
@@ -399,8 +447,8 @@ class RoundAdmin(VerbAdmin):
     search_fields = ("run__name", "run__model__slug", "code", "reason")
     date_hierarchy = "opened_at"
     lookups = ("run__id__exact", "base__id__exact", "run__model__id__exact")
-    exclude = ("run", "base", "version", "lease")
-    readonly_fields = ("run_link", "from_version", "made", "invited", "accepted")
+    exclude = ("run", "base", "version", "lease", "diagnostics")
+    readonly_fields = ("run_link", "from_version", "made", "invited", "accepted", "told")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Round]:
         return selectors.rounds()
@@ -441,6 +489,17 @@ class RoundAdmin(VerbAdmin):
     def samples(self, round_: Any) -> int:
         return round_.samples or 0
 
+    @admin.display(description="what its strategy told")
+    def told(self, round_: Round) -> SafeString | str:
+        """The strategy's diagnostics, as a table."""
+        found = [
+            (name.replace("_", " "), _shown(value))
+            for name, value in round_.diagnostics.items()
+            if not isinstance(value, dict)
+        ]
+        rows = format_html_join("", "<tr><th>{}</th><td>{}</td></tr>", found)
+        return format_html("<table>{}</table>", rows) if found else "-"
+
 
 @admin.register(CheckIn)
 class CheckInAdmin(RoleAdmin):
@@ -467,6 +526,7 @@ class AssignmentAdmin(RoleAdmin):
         "doing",
         "samples",
         "norm",
+        "staleness",
         "reason",
         "last_seen_at",
     )
@@ -560,3 +620,50 @@ class UpdateAdmin(RoleAdmin):
     @admin.display(description="round")
     def round_link(self, update: Update) -> SafeString:
         return row_link("rounds_round", update.assignment.round_id, update.assignment.round)
+
+
+# --- Federated evaluations --------------------------------------------------------------------
+
+
+@admin.register(FederatedEvaluation)
+class FederatedEvaluationAdmin(RoleAdmin):
+    """Versions that participants measure on data of their own."""
+
+    state_name = "state"
+    related = (Related("reports", "rounds_evaluationreport", "evaluation__id__exact"),)
+    list_display = (
+        "id",
+        Linked("version"),
+        Linked("round"),
+        chip("state"),
+        "goal",
+        "minimum",
+        "reason",
+        "opened_at",
+        "ended_at",
+    )
+    list_select_related = ("version__model", "round__run")
+    list_filter = ("state", ("version__model__slug", ByModel), "opened_at")
+    search_fields = ("version__model__slug", "reason", "created_by")
+    date_hierarchy = "opened_at"
+
+
+@admin.register(EvaluationReport)
+class EvaluationReportAdmin(RoleAdmin):
+    """Who was asked to measure a version, and who has; what a single one found is nobody's."""
+
+    list_display = (
+        "id",
+        Linked("participant"),
+        Linked("evaluation"),
+        "code",
+        "reason",
+        "asked_at",
+        "reported_at",
+    )
+    list_select_related = ("participant", "evaluation__version__model")
+    list_filter = (("code", ByWord), "asked_at")
+    search_fields = ("participant__name", "reason")
+    date_hierarchy = "asked_at"
+    lookups = ("evaluation__id__exact",)
+    exclude = ("samples", "metrics", "classes")

@@ -19,8 +19,15 @@ from accounts.roles import Role
 from journal.models import Event
 from models_app import registry
 from models_app.models import Model
-from rounds import lifecycle
-from rounds.models import JoinCode, Participant, Round, Run
+from rounds import clock, lifecycle
+from rounds.models import (
+    EvaluationReport,
+    FederatedEvaluation,
+    JoinCode,
+    Participant,
+    Round,
+    Run,
+)
 from tests.rounds.api.conftest import Scene
 from tests.rounds.api.test_operators import enrol
 from tests.rounds.conftest import person, tiny_package
@@ -58,6 +65,18 @@ def operator(bob: User) -> Client:
 def viewer(victor: User) -> Client:
     PersonalToken.objects.issue(victor, "notebook")
     return signed_in(victor)
+
+
+@pytest.fixture
+def scene(scene: Scene) -> Scene:
+    """The scene, and charlie was asked to measure the first version."""
+    asked = FederatedEvaluation.objects.create(
+        version=scene.first.base, goal=2, minimum=2, deadline=clock.now()
+    )
+    EvaluationReport.objects.create(
+        evaluation=asked, participant=scene.charlie.participant, metrics={"loss": 0.12345}
+    )
+    return scene
 
 
 def ask(browser: Client, verb: str, *rows: Row) -> Any:
@@ -300,6 +319,9 @@ def test_bob_creates_a_run_by_its_form(operator: Client, tiny_model: Model) -> N
         ({"selection": "first_come"}, "cohort_goal"),
         ({"quorum": 5, "target": 3}, "target"),
         ({"fraction": 0}, "fraction"),
+        ({"kind": "asynchronous"}, "kind"),
+        ({"patience": 3}, "best_metric"),
+        ({"strategy": "krum"}, "quorum"),
     ],
 )
 def test_a_rule_that_makes_no_sense_is_told_at_its_field(
@@ -339,6 +361,29 @@ def test_the_page_of_a_run_reports_its_rounds(viewer: Client, scene: Scene) -> N
     shown = viewer.get(page(Run, "change", scene.run.pk)).content.decode()
     assert "<td>1</td><td>published</td><td>2</td><td>2</td>" in shown
     assert "<td>2</td><td>training</td><td>-</td>" in shown
+
+
+def test_the_page_of_a_round_says_what_its_strategy_told(viewer: Client, scene: Scene) -> None:
+    shown = viewer.get(page(Round, "change", scene.first.pk)).content.decode()
+    assert "<th>delta norm</th>" in shown
+
+
+def test_what_a_single_participant_measured_is_shown_to_nobody(owner: Client, scene: Scene) -> None:
+    told = EvaluationReport.objects.get()
+    for address in (
+        page(EvaluationReport, "change", told.pk),
+        page(EvaluationReport, "changelist"),
+    ):
+        assert "0.12345" not in owner.get(address).content.decode()
+
+
+def test_the_list_of_participants_says_what_they_can_do(viewer: Client, scene: Scene) -> None:
+    charlie = scene.charlie.participant
+    charlie.sdk = {"version": "0.1.0", "capabilities": ["report_steps", "proximal"]}
+    charlie.save()
+    shown = viewer.get(page(Participant, "changelist")).content.decode()
+    assert "proximal, report steps" in shown
+    assert "0.1.0" in shown
 
 
 # --- Participants and join codes --------------------------------------------------------------
