@@ -65,8 +65,8 @@ _TWENTY = f"{MNIST} --model 2nn --participants 20 --fraction 1 --epochs 1 --batc
 ROBUST = {
     "fedavg": "--strategy fedavg",
     "median": "--strategy median",
-    "trimmed_mean": "--strategy trimmed_mean --set trim=0.2",
-    "multi_krum": "--strategy multi_krum --set attackers=4",
+    "trimmed_mean": "--strategy trimmed_mean --set trim=0.2 --quorum 11",
+    "multi_krum": "--strategy multi_krum --set attackers=4 --quorum 11",
     "geometric_median": "--strategy geometric_median",
     "fedavg-quarantine": "--strategy fedavg --quarantine 5",
 }
