@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
+from uuid import UUID
 
 from django.conf import settings
 from django.contrib import messages
@@ -22,13 +23,18 @@ from frontend.page import page, respond
 from models_app import selectors, summary, tasks, trying
 from models_app.decisions import VERSION
 from models_app.errors import FedserverError, TryUnsupported
-from models_app.evaluation import Confusion, class_labels, class_scores, worst_class
+from models_app.evaluation import Confusion, by_the_server, class_labels, class_scores, worst_class
 from models_app.models import Model, ModelVersion
 from rounds import rules, usage
+from rounds import selectors as rounds
+from rounds.decisions import EVALUATION
+from rounds.models import FederatedEvaluation
+from rounds.round_state import evaluation_state
 
 Stage = ModelVersion.Stage
 SHOWN = 30  # versions of a table, before somebody asks for all
 _BESIDE = 12  # classes whose matrix leaves room for something beside it
+_NOBODY = UUID(int=0)
 _IN_TABLE = ("publish", "reject", "roll-back")
 _SERVING = ("publish", "roll-back")  # what changes which version is served
 
@@ -208,12 +214,28 @@ def version(request: HttpRequest, slug: str, number: int) -> HttpResponse:
             "made_by": usage.makers(found.model_id).filter(version=found).first(),
             "comparison": compared(found, served),
             "decisions": _decisions(found, roles_of(request.user)),
+            "evaluation": _evaluation(found),
+            "asking": possible(EVALUATION, found, roles_of(request.user)),
             "earlier": number - 1 if number > 1 else None,
             "later": number + 1 if last and number < last.number else None,
         }
         return context | (_confused(found.confusion, found.model.labels) if found.confusion else {})
 
     return respond(request, "version", build)
+
+
+def _evaluation(found: ModelVersion) -> dict[str, Any]:
+    """What participants measured of a version, as `evaluation.js` draws it."""
+    asked = rounds.evaluations_of(found)
+    done = asked.filter(state=FederatedEvaluation.State.DONE).first()
+    latest = asked.first()
+    somebody = reverse("frontend:participant", args=(_NOBODY,))
+    return {
+        "evaluation": evaluation_state(latest) if latest else None,
+        "summary": done.summary if done else None,
+        "metrics": by_the_server(found.metrics),
+        "links": {"participant": somebody.replace(str(_NOBODY), "{uuid}")},
+    }
 
 
 def compared(found: ModelVersion, served: ModelVersion | None) -> list[dict[str, Any]]:
@@ -227,6 +249,7 @@ def compared(found: ModelVersion, served: ModelVersion | None) -> list[dict[str,
             "served": _against(found, served, name) if served != found else None,
         }
         for name in _metric_names([found])
+        if name in by_the_server(found.metrics)
     ]
 
 
@@ -274,9 +297,10 @@ def _confused(counts: Confusion, labels: Sequence[str]) -> dict[str, Any]:
 @page(write=OPERATORS)
 def version_decide(request: HttpRequest, slug: str, number: int, verb: str) -> HttpResponse:
     """Publish, reject, roll back, or measure again."""
-    if verb not in VERSION:
-        raise Http404(f"Expected one of {', '.join(VERSION)}. Received: {verb}")
-    found, decision = selectors.version(slug, number), VERSION[verb]
+    decisions = VERSION | EVALUATION
+    if verb not in decisions:
+        raise Http404(f"Expected one of {', '.join(decisions)}. Received: {verb}")
+    found, decision = selectors.version(slug, number), decisions[verb]
     served = request.GET.get("served", "")
     if verb in _SERVING and served:
         # Whoever decides has seen that version as the served one; should it be another by now,
@@ -284,7 +308,7 @@ def version_decide(request: HttpRequest, slug: str, number: int, verb: str) -> H
         expected = selectors.version(slug, served)
         decision = replace(decision, verb=partial(decision.verb, expected_served=expected))
     back = reverse("frontend:model", args=(slug,))
-    if verb == "measure":
+    if verb == "measure" or verb in EVALUATION:
         back = reverse("frontend:version", args=(slug, number))
     return decide(request, decision, found, name=str(found), back=back)
 

@@ -19,8 +19,8 @@ from rounds.models import Round
 from rounds.round_state import round_state
 
 DRAWINGS = (
-    *("assignments", "cockpit", "dom", "feed", "forecast", "making", "model", "numbers"),
-    *("phases", "round_state", "sentences", "ticks", "timeline"),
+    *("assignments", "cockpit", "dom", "evaluation", "feed", "forecast", "making"),
+    *("model", "numbers", "phases", "round_state", "scores", "sentences", "ticks", "timeline"),
 )
 # What the page imports, told at once: a browser finds each only in the one that imports it.
 MODULES = (

@@ -3,9 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
+from django import forms
+
 from accounts.decisions import Decision
-from rounds import enrolment, lifecycle, tasks
-from rounds.models import JoinCode, Participant, Round, Run
+from models_app.models import ModelVersion
+from rounds import enrolment, federated_evaluation, lifecycle, tasks
+from rounds.errors import IllegalMove
+from rounds.models import FederatedEvaluation, JoinCode, Participant, Round, Run
 
 Verb = Callable[..., object]
 
@@ -88,6 +92,60 @@ ROUND = {
         possible=lambda round_: round_.phase in Round.ACTIVE,
         danger=True,
         reason=True,
+    ),
+}
+
+
+class EvaluationForm(forms.Form):
+    """How many participants are to evaluate a version, and for how long they are waited for."""
+
+    goal = forms.IntegerField(
+        label="Reports that end it", initial=10, min_value=2, help_text="as many participants"
+    )
+    minimum = forms.IntegerField(
+        label="Smallest cohort",
+        initial=3,
+        min_value=2,
+        help_text="of fewer nothing is shown or used, to anybody",
+    )
+    seconds = forms.IntegerField(
+        label="Seconds to wait",
+        initial=300,
+        min_value=federated_evaluation.SHORTEST,
+        max_value=federated_evaluation.LONGEST,
+    )
+
+
+def _asked_of(version: ModelVersion) -> FederatedEvaluation | None:
+    """The open evaluation of a version that an operator asked for or its round did."""
+    return version.federated_evaluations.filter(state=FederatedEvaluation.State.OPEN).first()
+
+
+def _cancel_evaluation(version: ModelVersion, **decision: Any) -> None:
+    asked = _asked_of(version)
+    if asked is None:
+        raise IllegalMove(f"Expected an open evaluation of {version}. Received: none")
+    tasks.ring_evaluation(federated_evaluation.cancel(asked.pk, **decision))
+
+
+EVALUATION = {
+    "evaluate": Decision(
+        label="Ask participants",
+        happens="Participants that keep data for it measure this version as they check in, and "
+        "tell numbers: means, counts by class, and how many examples. What is served does not "
+        "change.",
+        verb=federated_evaluation.request,
+        done="Participants are asked to evaluate {row}; this page shows how many have.",
+        possible=lambda version: _asked_of(version) is None,
+        form=EvaluationForm,
+    ),
+    "cancel-evaluation": Decision(
+        label="Cancel the evaluation",
+        happens="It ends without a summary. A round that waits for it goes on without.",
+        verb=_cancel_evaluation,
+        done="The evaluation of {row} is cancelled.",
+        possible=lambda version: _asked_of(version) is not None,
+        danger=True,
     ),
 }
 

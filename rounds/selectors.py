@@ -26,6 +26,7 @@ from django.db.models import (
 from django.db.models.functions import Cast, Coalesce, NullIf
 
 from models_app import selectors as registry
+from models_app.models import ModelVersion
 from rounds import attendance, clock, eligibility, history, lifecycle, preview
 from rounds.errors import ParticipantNotFound
 from rounds.models import (
@@ -138,6 +139,12 @@ def evaluations() -> QuerySet[FederatedEvaluation]:
         .annotate(report_count=reported)
         .order_by("-id")
     )
+
+
+def evaluations_of(version: ModelVersion) -> QuerySet[FederatedEvaluation]:
+    """Those of a version, and of others with the same weights: such as it was rolled back to."""
+    same = {"version__weights": version.weights, "version__fixed": version.fixed}
+    return evaluations().filter(version__model=version.model_id, **same)
 
 
 def run_report(run: Run) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@
 // Where the events come from is the host's business: a page has its socket, a notebook its kernel.
 import assignments from "./assignments.js";
 import { h, place, say } from "./dom.js";
+import evaluation from "./evaluation.js";
 import feed from "./feed.js";
 import { standing } from "./forecast.js";
 import making from "./making.js";
@@ -25,7 +26,7 @@ import { catchUp, fold } from "./round_state.js";
 import { now, onTick } from "./ticks.js";
 import timeline from "./timeline.js";
 
-const DRAWINGS = { phases, assignments, making, timeline, feed };
+const DRAWINGS = { phases, assignments, evaluation, making, timeline, feed };
 export const ENDED = ["published", "failed", "cancelled"];
 export const RUN_ENDED = ["completed", "stopped", "failed"];
 

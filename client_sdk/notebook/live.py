@@ -144,7 +144,7 @@ class LiveRound(LiveView):
     """
 
     _esm = esm(HERE / "live_round.js")
-    _css = style("round.css")
+    _css = style("round.css", "evaluation.css")
     _together = 0.1
 
     document = traitlets.Dict(allow_none=True, default_value=None).tag(sync=True)

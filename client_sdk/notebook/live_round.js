@@ -21,6 +21,7 @@ function render({ model, el }) {
       said: h("p", { class: "hidden-but-read", role: "status" }),
       phases: h("div", { "data-part": "phases" }),
       assignments: section(columns, "assignments", "Participants"),
+      evaluation: section(columns, "evaluation", "On participants' own data"),
       making: section(columns, "making", "How its version is made"),
       timeline: section(columns, "timeline", "Timeline"),
       feed: section(columns, "feed", "What happened"),

@@ -7,7 +7,7 @@ import { say, set } from "../drawings/dom.js";
 import { standing } from "../drawings/forecast.js";
 import { connect } from "./live.js";
 
-const PARTS = ["phases", "assignments", "making", "timeline", "feed", "notices", "said"];
+const PARTS = ["phases", "assignments", "evaluation", "making", "timeline", "feed", "notices", "said"];
 const POLL = 4000; // milliseconds between documents where only events come through
 const OPEN = ["selecting", "training"];
 
