@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rounds.aggregation.walk import (
     BLOCK,
     COLUMNS,
+    LANES,
     block_of,
     norm_of,
     output_like,
@@ -84,7 +85,9 @@ def from_mean(
     """
     mean, squares = output_like(rows[0], out)
     apart = np.zeros((len(squares), len(rows)))
-    over_blocks(_from_mean, rows, weights, mean, squares, apart, threads=threads)
+    padding = -len(rows) % LANES
+    padded, scales = [*rows, *[rows[-1]] * padding], np.append(weights, np.zeros(padding))
+    over_blocks(_from_mean, padded, scales, mean, squares, apart, threads=threads)
     distances = np.array([math.sqrt(math.fsum(column)) for column in apart.T])
     if not np.isfinite(distances).all():
         raise ValueError(f"Expected finite updates. Received: a distance of {distances.max()}")
@@ -153,13 +156,17 @@ def _from_mean(
         for first in range(block, end, strip):
             length = min(strip, end - first)
             sums[:] = 0.0
-            for row in range(len(addresses)):
-                values, weight = block_of(addresses[row], first, length), weights[row]
+            for row in range(0, len(addresses), LANES):
+                a, v = block_of(addresses[row], first, length), weights[row]
+                b, w = block_of(addresses[row + 1], first, length), weights[row + 1]
+                c, x = block_of(addresses[row + 2], first, length), weights[row + 2]
+                d, y = block_of(addresses[row + 3], first, length), weights[row + 3]
+                e, z = block_of(addresses[row + 4], first, length), weights[row + 4]
                 for i in range(length):
-                    sums[i] += weight * values[i]
+                    sums[i] = sums[i] + v * a[i] + w * b[i] + x * c[i] + y * d[i] + z * e[i]
             for i in range(length):
                 mean[first + i] = sums[i]
-            for row in range(len(addresses)):
+            for row in range(apart.shape[1]):
                 values = block_of(addresses[row], first, length)
                 apart[block // BLOCK, row] += _squares_apart(values, sums)
         squares[block // BLOCK] = sum_of_squares(mean[block:end], columns)

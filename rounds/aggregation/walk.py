@@ -34,7 +34,7 @@ COLUMNS = 1_024
 TILE = 128
 """Weights in the least part of a block: of fifty updates 25 KiB, a first-level cache's worth."""
 
-STRIP = 1 << 18
+STRIP = 1 << 19
 """Bytes that are read from all updates in long runs, to be met again in the second-level cache."""
 
 
