@@ -41,6 +41,8 @@ class Hints:
             return
         about = _about(line)
         self._forget(about)
+        if line.kind == "assignment.carried":
+            return  # what was known of it named the round before; it is still at work
         self._over[about] = None
         if len(self._over) > KEPT:
             del self._over[next(iter(self._over))]

@@ -50,6 +50,15 @@ def test_the_one_after_a_rest_is_told_at_once_again(hints: Hints) -> None:
     assert told(hints, 109.0) == ["2"]
 
 
+def test_who_is_handed_on_to_the_next_round_goes_on_telling(hints: Hints) -> None:
+    hints.put(progress(1, 1), now=100.0)
+    hints.put(progress(1, 2), now=100.1)
+    hints.heed(line("assignment.carried", 1))
+    assert told(hints, 100.6) == []  # the line has told all that was known
+    hints.put(progress(1, 3), now=101.0)
+    assert told(hints, 101.0) == ["3"]
+
+
 def test_nobody_waits_for_another(hints: Hints) -> None:
     hints.put(progress(1, 1), now=100.0)
     hints.due(100.0)
