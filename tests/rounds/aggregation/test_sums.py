@@ -1,8 +1,10 @@
 """Weighted sums block by block, values that no gradient trains, and laws that all averages obey."""
 
 import math
+import tracemalloc
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from rounds.aggregation.contract import in_order
 from rounds.aggregation.sums import norm, norms, weighted_sums
 from rounds.aggregation.walk import BLOCK
 from tests.rounds.aggregation.several import SETTING, play, rounds, table
-from tests.rounds.aggregation.strategy_contract import SIZES, cohort, same, update
+from tests.rounds.aggregation.strategy_contract import SIZES, cohort, on_disk, same, update
 
 AVERAGES = [
     "adaptive_clipping",
@@ -90,6 +92,21 @@ def test_the_norm_of_what_is_not_finite_is_not_finite() -> None:
     infinite, missing = norms(poisoned)
     assert math.isinf(infinite)
     assert math.isnan(missing)
+
+
+@pytest.mark.parametrize("name", ["adaptive_clipping", "fedadam", "qfedavg", "scaffold"])
+def test_memory_does_not_grow_with_the_number_of_updates(name: str, tmp_path: Path) -> None:
+    size, strategy = 4 * BLOCK, build(name, threads=1)
+    mapped = on_disk(tmp_path, cohort(size, count=40))
+    state = strategy.init(np.zeros(size, np.float32))
+    peaks = []
+    for count in (1, 3, 40):  # the first loads what is loaded once
+        tracemalloc.start()
+        strategy.apply(state, mapped[:count], setting=SETTING)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    one_update = 4 * size
+    assert peaks[2] - peaks[1] < one_update / 4
 
 
 # --- Values that no gradient trains ---------------------------------------------------------------
