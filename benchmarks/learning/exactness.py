@@ -12,13 +12,12 @@ both, beside the number that a calculation by hand gives. Takes a few seconds.
 """
 
 import argparse
-import importlib.metadata
 import json
-import platform
 import subprocess
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from numpy.typing import NDArray
 from benchmarks import flower
 from benchmarks.learning import formulas
 from benchmarks.learning.formulas import Formula, Round
+from benchmarks.machine import processor
 from rounds.aggregation import Contribution, Setting, build, names
 
 STORED = Path(__file__).parent / "results" / "exactness.json"
@@ -472,18 +472,6 @@ def few(updates: Sequence[float], samples: Sequence[int] | None = None) -> Round
     ones = np.ones(len(updates))
     counts = np.array(samples or ones, np.float64)
     return Round(np.array(updates)[:, None], counts, ones, ones, 0 * ones, RATE, len(updates))
-
-
-def version(package: str) -> str:
-    return importlib.metadata.version(package)
-
-
-def processor() -> str:
-    """Returns the processor's name, where the system tells it."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.machine())
 
 
 def show(rows: Sequence[Row], found: Sequence[Case]) -> None:

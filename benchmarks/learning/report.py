@@ -266,15 +266,30 @@ def exactness() -> str:
         (
             row["strategy"],
             row["reference"],
-            row["updates"],
-            row["weights"],
             f"{row['relative_error']:.1e}",
-            row["note"],
+            "yes" if row["agrees"] else f"no: {row['note']}",
         )
         for row in found["rows"]
     ]
-    head = ("strategy", "beside", "updates", "weights", "largest relative difference", "")
-    return table(head, rows)
+    agrees = f"agrees to {found['tolerance']:.0e}"
+    return table(("strategy", "beside", "largest relative difference", agrees), rows)
+
+
+def cases() -> str:
+    """The smallest cases in which Flower's strategy is another one than its paper's."""
+    found = _file("exactness.json")
+    if found is None:
+        return MISSING
+    rows = [
+        (
+            case["strategy"],
+            case["title"],
+            case["by_hand"],
+            *(f"{case[name]:.5g}" for name in ("expected", "ours", "flower")),
+        )
+        for case in found["cases"]
+    ]
+    return table(("strategy", "case", "by hand", "expected", "here", "Flower"), rows)
 
 
 def speed() -> str:
@@ -337,6 +352,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "fedbuff": fedbuff,
     "speeds": speeds,
     "exactness": exactness,
+    "cases": cases,
     "speed": speed,
     "provenance": provenance,
     "commands": commands,
