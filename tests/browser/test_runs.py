@@ -57,7 +57,14 @@ def test_bob_makes_a_run_by_keyboard_and_is_told_that_it_has_to_wait(
     expect(page.locator("#preview")).to_contain_text("Up to 11 rounds")
     press(page, "Enter")
     expect(page.locator(":focus")).to_have_text("Strategy")
-    press(page, "Tab", "Tab", "Enter")
+    press(page, "Tab", "Tab", "Tab", "Tab")  # kind, a link, the first drawer, what it holds
+    expect(page.locator(":focus")).to_have_attribute("value", "fedavg")
+    press(page, "Tab", "Tab", "Enter")  # its paper, the second drawer
+    expect(page.get_by_label("FedAdam", exact=True)).to_be_visible()
+    press(page, "Shift+Tab", "Shift+Tab", "ArrowDown", "ArrowDown")
+    expect(page.locator("#preview")).to_contain_text("FedAvgM makes a new version")
+    expect(page.get_by_label("Server momentum")).to_be_visible()
+    press(page, "Enter")
     expect(page.locator(":focus")).to_have_text("Who trains")
     press(page, "Tab", "ArrowDown", "ArrowDown")  # random
     expect(page.get_by_label("Fraction")).to_be_visible()
@@ -80,9 +87,74 @@ def test_bob_makes_a_run_by_keyboard_and_is_told_that_it_has_to_wait(
     run = Run.objects.get(name="winter")
     asked = (run.selection, run.cohort_goal, run.cohort_min, run.rounds_planned)
     assert asked == ("random", 3, 2, 11)
+    assert run.strategy == "fedavgm"
     expect(page.get_by_text("autumn (run").first).to_contain_text("trains this model now")
     decide(page, "Start")
     expect(page.get_by_role("alert")).to_contain_text("Expected no other running or paused run")
+
+
+def test_bob_picks_a_strategy_and_the_form_follows(
+    scene: Scene, signed_in: SignIn, axe: Callable[[Page], None]
+) -> None:
+    page = signed_in(scene.bob)
+    page.goto("/runs/new/?model=digits")
+    page.get_by_role("button", name="Strategy").click()
+    page.get_by_text("Participants have different data").click()
+    page.get_by_label("FedProx", exact=True).check()
+    unable = page.locator(".choice", has=page.get_by_label("FedProx", exact=True)).locator(
+        "[data-unable]"
+    )
+    expect(unable).to_contain_text("0 of the 7 enrolled participants can do")
+    expect(page.get_by_label("Proximal term")).to_be_visible()
+    page.get_by_label("Proximal term").fill("-1")
+    expect(page.locator("[data-field='options.fedprox.mu'] .errorlist")).to_contain_text("from 0")
+    axe(page)
+
+    page.get_by_text("Somebody may send wrong updates").click()
+    page.get_by_label("Krum", exact=True).check()
+    expect(page.get_by_label("Proximal term")).to_be_hidden()
+    page.locator("#preview").get_by_role("link", name="Quorum").click()
+    expect(page.get_by_label("Quorum")).to_be_focused()
+    page.get_by_label("Quorum").fill("5")
+    expect(page.locator("#preview")).to_contain_text("Krum makes a new version")
+
+    page.get_by_role("button", name="Strategy").click()
+    page.get_by_label("nobody waits for the slowest").check()
+    expect(page.get_by_label("FedBuff")).to_be_checked()
+    page.get_by_role("button", name="Who trains").click()
+    expect(page.get_by_label("Wait for", exact=True)).to_be_hidden()
+    page.get_by_label("Updates for a version").fill("6")
+    expect(page.locator("#preview")).to_contain_text("Every 6 updates make a version")
+    page.get_by_role("button", name="Strategy").click()
+    page.get_by_label("each waits for its cohort").check()
+    expect(page.get_by_label("Krum", exact=True)).to_be_checked()
+
+    page.get_by_role("button", name="Ending").click()
+    expect(page.get_by_label("Give up after")).to_be_hidden()
+    page.get_by_label("Compare versions by").fill("accuracy")
+    page.get_by_label("Give up after").fill("3")
+    page.get_by_label("Serve the best version").check()
+    expect(page.locator("#preview")).to_contain_text("when 3 rounds in a row were no better")
+    page.get_by_role("button", name="Create as a draft").click()
+    expect(page.locator(".notices")).to_contain_text("is a draft")
+    made = Run.objects.latest("pk")
+    assert (made.strategy, made.kind, made.quorum, made.patience) == ("krum", "synchronous", 5, 3)
+    assert made.keep_best
+
+
+def test_without_a_script_the_form_shows_what_is_chosen(scene: Scene, signed_in: SignIn) -> None:
+    page = signed_in(scene.bob, java_script_enabled=False)
+    page.goto("/runs/new/?model=scans")
+    expect(page.get_by_label("Train at a time")).to_be_hidden()
+    page.get_by_text("Some are much slower than others").click()
+    page.get_by_label("FedBuff").check()
+    expect(page.get_by_label("Staleness exponent")).to_be_visible()
+    page.get_by_label("nobody waits for the slowest").check()
+    expect(page.get_by_label("Wait for", exact=True)).to_be_hidden()
+    expect(page.get_by_label("Train at a time")).to_have_value("10")
+    page.get_by_role("button", name="Create as a draft").click()
+    expect(page.locator(".notices")).to_contain_text("is a draft")
+    assert Run.objects.latest("pk").buffer_size == 5
 
 
 def test_bob_starts_pauses_resumes_and_stops_from_the_page(

@@ -142,6 +142,49 @@ def test_a_run_tells_where_it_stands(signed_in: SignedIn, victor: User, lived: R
     assert 'class="button" data-dialog' not in seen, "victor may not press anything"
 
 
+def test_a_run_that_compares_its_versions_says_which_is_best(
+    signed_in: SignedIn, victor: User, lived: Run
+) -> None:
+    address = f"/runs/{lived.pk}/"
+    assert 'class="best"' not in text_of(signed_in(victor), address)
+    rules = {"best_metric": "accuracy", "patience": 5}
+    Run.objects.filter(pk=lived.pk).update(**rules)
+    seen = text_of(signed_in(victor), address)
+    assert "of round 1, accuracy 80.0 %." in seen
+    assert 'version 2</a> <span class="best">best</span>' in seen
+    assert "without a better version" not in seen, "it is the newest one"
+    assert selectors.run_history(Run.objects.get())["best"] == {
+        "metric": "accuracy",
+        "value": 0.8,
+        "round": 1,
+        "version": 2,
+    }
+    assert '<span class="best">best of its run</span>' in text_of(
+        signed_in(victor), "/models/tiny/"
+    )
+    worse = ModelVersion.objects.create(
+        model=lived.model, number=3, origin="round", metrics={"accuracy": 0.7}, weights_bytes=1
+    )
+    Round.objects.filter(run=lived, number=2).update(phase="published", version=worse)
+    seen = text_of(signed_in(victor), address)
+    assert "1 of 5 rounds without a better version: then the run ends." in seen
+    Run.objects.filter(pk=lived.pk).update(
+        state="completed", reason="5 rounds in a row were no better."
+    )
+    assert "<strong>Why it ended:</strong> 5 rounds in a row" in text_of(signed_in(victor), address)
+
+
+def test_a_run_and_its_rounds_tell_of_their_strategy(
+    signed_in: SignedIn, victor: User, lived: Run
+) -> None:
+    Run.objects.filter(pk=lived.pk).update(strategy="krum", strategy_options={"attackers": 2})
+    for address in (f"/runs/{lived.pk}/", f"/rounds/{lived.rounds.get(number=1).pk}/"):
+        seen = " ".join(text_of(signed_in(victor), address).split())
+        assert '<a href="/strategies/#krum">Krum</a>' in seen
+        assert "Attackers to bear" in seen
+        assert html.escape(aggregation.strategy("krum").about) in seen
+
+
 def test_the_pictures_get_the_history(signed_in: SignedIn, victor: User, lived: Run) -> None:
     seen = text_of(signed_in(victor), f"/runs/{lived.pk}/")
     begin = seen.index(">", seen.index('<script id="run-histories"')) + 1
@@ -544,7 +587,7 @@ def test_the_preview_answers_with_sentences_or_with_errors(
     signed_in: SignedIn, bob: User, tiny_model: Model, django_assert_num_queries: Any
 ) -> None:
     client = signed_in(bob)
-    with django_assert_num_queries(8):
+    with django_assert_num_queries(9):
         told = client.get("/runs/new/preview/", fields(rounds_planned="7")).json()
     assert told["errors"] == {}
     assert "Up to 7 rounds" in told["html"]

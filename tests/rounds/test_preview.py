@@ -132,6 +132,54 @@ def test_what_is_switched_off_is_said_too() -> None:
     assert "loss is more than 0.2 above" in text("Publishing", gate_metric="loss")
 
 
+BUFFERED: dict[str, Any] = {
+    "kind": "asynchronous",
+    "strategy": "fedbuff",
+    "concurrency": 20,
+    "buffer_size": 10,
+}
+
+
+def test_a_buffered_run_waits_for_nobody() -> None:
+    assert preview.cohort(run(**BUFFERED), 12) == Cohort(None, 20, 10)
+    assert text("Rounds", **BUFFERED) == (
+        "Up to 10 rounds, each of which fills one buffer of updates. The first one starts from "
+        "version 4."
+    )
+    assert text("Who trains", **BUFFERED) == (
+        "At most 20 of the 12 enrolled participants train at a time. Each one starts at once, from "
+        "the version that is served then, and makes room for the next when it has sent its update."
+    )
+    assert text("Closing", **BUFFERED).startswith(
+        "Every 10 updates make a version, and nobody waits for the slowest: who still trains goes "
+        "on, and sends its update to a later one. After 1 hour a version is made of at least 2"
+    )
+    assert text("On the way", **BUFFERED).endswith("about 84.0 MB for each version.")
+    assert text("At the longest", **BUFFERED).endswith("takes 1 hour and 10 rounds take 10 hours.")
+
+
+def test_what_a_strategy_asks_of_everybody_is_a_part_of_the_training() -> None:
+    assert text("Training", strategy="qfedavg").endswith(
+        "learning rate 0.01, tells its loss before training."
+    )
+
+
+def test_a_run_may_look_for_its_best_version() -> None:
+    assert "Ending" not in dict(preview.lines(run(), FACTS))
+    assert text("Ending", best_metric="loss", patience=5, patience_delta=0.01, keep_best=True) == (
+        "Versions are compared by their loss; the run ends when 5 rounds in a row were no better "
+        "by more than 0.01; at its end it serves the best one, and not the last."
+    )
+
+
+def test_participants_may_measure_each_version() -> None:
+    assert "Evaluation" not in dict(preview.lines(run(), FACTS))
+    assert text("Evaluation", evaluators=8) == (
+        "8 participants measure each new version on data of their own, for up to 5 minutes. Of "
+        "fewer than 3 reports nothing is shown or used."
+    )
+
+
 def test_what_travels_once_is_counted_once() -> None:
     facts = Facts(enrolled=2, weights_bytes=1_000_000, fixed_bytes=500_000)
     # 2 participants: 2 MB in each of 3 rounds, and 0.5 MB once, are 13 MB.
@@ -150,6 +198,28 @@ def test_what_travels_once_is_counted_once() -> None:
         (Facts(busy="autumn (run 4)"), {}, "autumn (run 4) trains this model now"),
         (Facts(), {"until_metric": "accuracy", "until_value": 0.9}, "no evaluation set"),
         (FACTS, {"gate_metric": "auc"}, "auc is not measured"),
+        (Facts(), {"best_metric": "loss"}, "the run does not go by it"),
+        (FACTS, {"best_metric": "federated_loss"}, "no evaluators are asked for"),
+        (FACTS, {"evaluators": 20, "evaluators_min": 15}, "fewer than 15 evaluations"),
+        (Facts(enrolled=6), {**BUFFERED, "buffer_size": 8}, "the buffer of 8 is never full"),
+        (FACTS, {"strategy": "median"}, "Median needs a quorum of 3"),
+        (
+            FACTS,
+            {"strategy": "median", "quorum": 5, "quarantine_factor": 2.0},
+            "quarantined before Median sees them",
+        ),
+        (
+            FACTS,
+            {"strategy": "scaffold", "selection": "random", "fraction": 0.1, "over_selection": 1.0},
+            "trains about 1.7 times in 10 rounds",
+        ),
+        (FACTS, {"strategy": "ours"}, "ours is not installed here"),
+        (
+            Facts(enrolled=9, unable=("dora", "emil", "frida", "gustav", "hanna")),
+            {"strategy": "fedprox"},
+            "9 of the 14 enrolled participants can do what this strategy asks. dora, emil, frida "
+            "and 2 more cannot",
+        ),
     ],
 )
 def test_what_will_not_work_is_said_before(facts: Facts, rules: dict[str, Any], part: str) -> None:
@@ -157,7 +227,21 @@ def test_what_will_not_work_is_said_before(facts: Facts, rules: dict[str, Any], 
     assert part in warning
 
 
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (("dora",), "dora"),
+        (("dora", "emil"), "dora and emil"),
+        (("dora", "emil", "frida", "gustav"), "dora, emil, frida and gustav"),
+    ],
+)
+def test_names_are_listed_as_people_list_them(names: tuple[str, ...], told: str) -> None:
+    assert f"asks. {told} cannot" in preview.unable(Facts(enrolled=0, unable=names))
+
+
 def test_nothing_is_warned_of_without_need() -> None:
+    assert preview.warnings(run(**BUFFERED), FACTS) == []
+    assert preview.warnings(run(strategy="krum", quorum=5), FACTS) == []
     assert preview.warnings(run(), FACTS) == []
     assert preview.warnings(run(), Facts()) == []
 

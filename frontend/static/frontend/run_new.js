@@ -94,7 +94,7 @@ class Wizard extends HTMLElement {
 
   // Enter goes on to the next step; only in the last one, or on a button, it sends.
   #onKey(event) {
-    if (event.key !== "Enter" || event.target.closest("button, textarea")) return;
+    if (event.key !== "Enter" || event.target.closest("button, textarea, summary, a")) return;
     if (this.#at === this.#steps.length - 1) return;
     event.preventDefault();
     this.#show(this.#at + 1);
