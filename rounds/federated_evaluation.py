@@ -413,12 +413,16 @@ def refusal(run: Run, round_: Round, metrics: dict[str, Any]) -> str:
         round_: With its federated evaluation, if it has had one.
         metrics: All that was measured.
     """
-    judges = {"gate": run.gate_metric, "stopping rule": run.until_metric, "best": run.best_metric}
+    judges = {
+        "its gate compares": run.gate_metric,
+        "its run stops": run.until_metric,
+        "versions of its run are compared": run.best_metric,
+    }
     for rule, name in judges.items():
         if name.startswith(FEDERATED) and name not in metrics:
             evaluation = FederatedEvaluation.objects.filter(round=round_).first()
             why = (evaluation.reason if evaluation else "") or "Too few participants told it."
-            return f"Expected {name}, by which its {rule} judges it. Received: none. {why}"
+            return f"Expected {name}, by which {rule}. Received: none. {why}"
     return ""
 
 

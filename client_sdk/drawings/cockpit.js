@@ -191,7 +191,7 @@ function compared(metrics, base) {
     .filter(([, value]) => typeof value === "number")
     .map(([name, value]) => {
       const before = base.metrics[name];
-      return `${name} ${named(name, value)}${typeof before === "number" ? ` (version ${base.number}: ${named(name, before)})` : ""}`;
+      return `${name.replaceAll("_", " ")} ${named(name, value)}${typeof before === "number" ? ` (version ${base.number}: ${named(name, before)})` : ""}`;
     })
     .join(", ");
 }

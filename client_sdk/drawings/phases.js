@@ -157,6 +157,10 @@ function mainSentence(state, { here, whole, least, goal }) {
     const now = worker.expires_at ? "being folded" : "accepted, to be folded";
     return `${accepted} ${plural(counts.accepted, "is", "are")} ${now} into a new version.`;
   }
+  if (round.phase === "evaluating" && asked(state)) {
+    const { reports, goal } = state.evaluation;
+    return `${count(reports)} of ${count(goal)} ${plural(goal, "participant", "participants")} ${plural(reports, "has", "have")} evaluated version ${round.version?.number ?? ""}.`;
+  }
   if (round.phase === "evaluating") {
     const now = worker.expires_at ? "is being" : "is to be";
     return `Version ${round.version?.number ?? ""}, made from ${accepted}, ${now} measured.`;
@@ -185,6 +189,7 @@ function secondSentence(state, { here, working, least }, time) {
     const when = `in ${inWords((end.at - time) / 1000)} (${timeOfDay(end.at, time, { seconds: false })})`;
     return end.by === "target" ? `${at}; the target is probably reached ${when}.` : `${at}; it probably closes at the deadline, ${when}.`;
   }
+  if (round.phase === "evaluating" && asked(state)) return "On data of their own; the server has measured it, and nobody holds the round meanwhile.";
   if (round.phase === "aggregating" || round.phase === "evaluating") return workerSentence(worker, round, time);
   return outcomes(counts);
 }
@@ -202,11 +207,15 @@ function workerSentence({ attempts, expires_at: expires }, round, time) {
   return round.reason ? `The last worker stumbled: ${round.reason}` : "Waiting for a worker.";
 }
 
-function drawCountdown(left, leftOf, { round }, time) {
-  const seconds = round.deadline ? (Date.parse(round.deadline) - time) / 1000 : null;
+// Whether participants are waited for, who have a deadline of their own.
+const asked = ({ evaluation }) => evaluation?.state === "open";
+
+function drawCountdown(left, leftOf, state, time) {
+  const deadline = asked(state) ? state.evaluation.deadline : state.round.deadline;
+  const seconds = deadline ? (Date.parse(deadline) - time) / 1000 : null;
   const over = seconds !== null && seconds <= 0;
   say(left, seconds === null ? "" : over ? "0:00" : clockface(seconds));
-  const latest = round.deadline ? timeOfDay(round.deadline, time) : "";
+  const latest = deadline ? timeOfDay(deadline, time) : "";
   say(leftOf, seconds === null ? "" : over ? "the time is up" : `until ${latest} at the latest`);
   set(left, { "data-soon": seconds !== null && seconds < 30 });
 }

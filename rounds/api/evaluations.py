@@ -36,6 +36,7 @@ class ReportSerializer(StrictSerializer):
     metrics = serializers.JSONField(help_text="means over them by name, finite")
     classes = serializers.JSONField(
         required=False,
+        allow_null=True,
         default=None,
         help_text="for each class of the model [examples, recognised], or null",
     )

@@ -99,7 +99,7 @@ def evaluate(alice: Participant, trainer: Any = None, **options: Any) -> tuple[A
     def on_event(event: Event) -> None:
         events.append(event)
 
-    options = {"held_out": 0.2, "on_event": on_event, "progress": False} | options
+    options = dict[str, Any](held_out=0.2, on_event=on_event, progress=False) | options
     idle = lambda: any(one.kind == "waiting" and one.data["seconds"] for one in events)  # noqa: E731
     data = options.pop("data", (X, Y))
     summary = alice.participate(data, trainer=trainer or FakeTrainer(), until=idle, **options)

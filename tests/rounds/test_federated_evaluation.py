@@ -146,7 +146,7 @@ class TestInARound:
         carry(round_)
         assert (round_.phase, round_.code) == ("failed", "gate")
         assert round_.reason == (
-            "Expected federated_accuracy, by which its gate judges it. Received: none. Only 1 of "
+            "Expected federated_accuracy, by which its gate compares. Received: none. Only 1 of "
             "at least 2 participants evaluated it within 5 minutes."
         )
 
@@ -232,7 +232,7 @@ class TestOnRequest:
         ],
     )
     def test_with_numbers_that_make_sense(
-        self, tiny_model: Model, numbers: dict[str, int], field: str
+        self, tiny_model: Model, numbers: dict[str, Any], field: str
     ) -> None:
         with pytest.raises(RulesInvalid) as refused:
             federated_evaluation.request(registry.served(tiny_model.pk), **numbers)
