@@ -138,6 +138,7 @@ class Run(Passing):
     model: str
     state: str
     reason: str
+    kind: str
     strategy: str
     strategy_options: dict[str, Any]
     hyperparameters: dict[str, Any]
@@ -146,6 +147,12 @@ class Run(Passing):
     published: int
     until_metric: str
     until_value: float | None
+    best_metric: str
+    patience: int | None
+    patience_delta: float
+    keep_best: bool
+    concurrency: int | None
+    buffer_size: int | None
     selection: str
     fraction: float
     over_selection: float
@@ -158,6 +165,9 @@ class Run(Passing):
     quarantine_factor: float
     gate_metric: str
     gate_tolerance: float
+    evaluators: int
+    evaluators_min: int
+    evaluation_seconds: int
     retries: int
     retry_seconds: int
     failures: int

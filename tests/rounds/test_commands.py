@@ -54,6 +54,26 @@ def test_a_code_that_makes_no_sense_is_not_made(words: tuple[str, str]) -> None:
     assert not JoinCode.objects.exists()
 
 
+def test_an_asynchronous_run_and_how_it_ends(tiny_model: Model) -> None:
+    output_of(
+        *("open_round", "tiny", "--strategy", "fedbuff", "--set", "staleness_exponent=0.3"),
+        *("--concurrency", "8", "--buffer-size", "4", "--rounds", "50"),
+        *("--best-metric", "accuracy", "--patience", "5", "--keep-best"),
+    )
+    run = Run.objects.get()
+    assert (run.kind, run.concurrency, run.buffer_size) == ("asynchronous", 8, 4)
+    assert run.strategy_options == {"staleness_exponent": 0.3}
+    assert (run.best_metric, run.patience, run.keep_best) == ("accuracy", 5, True)
+    assert Round.objects.get().phase == "training"
+
+
+def test_an_option_of_the_strategy_is_refused_by_its_name(tiny_model: Model) -> None:
+    with pytest.raises(CommandError, match="--set magic: Expected options of fedavg"):
+        call_command("open_round", "tiny", "--set", "magic=1")
+    with pytest.raises(CommandError, match="Expected NAME=VALUE. Received: magic"):
+        call_command("open_round", "tiny", "--set", "magic")
+
+
 def test_a_round_is_opened_with_rules_and_hyperparameters(tiny_model: Model) -> None:
     (told,) = output_of(
         *("open_round", "tiny", "--rounds", "3", "--min", "1", "--goal", "4", "--epochs", "5"),

@@ -1,5 +1,7 @@
 """What a run may be: each rule is refused with its field and the sentence that says why."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -137,3 +139,10 @@ def test_strategies_are_told_where_statistics_are() -> None:
     model = Model(slug="net", architecture=NORMALIZED, weights_manifest=manifest)
     assert rules.setting(Run(model=model)).statistics == [(6, 9), (9, 12)]
     assert rules.setting(Run(model=a_model())).statistics == []
+
+
+def test_every_rule_is_explained_in_the_docs() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "runs.md").read_text()
+    cells = re.findall(r"^\| (`[^|]+) \|", text, re.MULTILINE)
+    explained = [name for cell in cells for name in re.findall(r"`(\w+)`", cell)]
+    assert sorted(explained) == sorted(rules.FIELDS)

@@ -1,7 +1,8 @@
 """`manage.py open_round digits --rounds 5 --watch`: a run, created and started."""
 
+import json
 import time
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
@@ -34,9 +35,18 @@ class Command(BaseCommand):
         parser.add_argument("--rounds", type=int, default=1, help="how many (%(default)s)")
         parser.add_argument("--seed", type=int)
         parser.add_argument("--strategy", choices=aggregation.names())
+        parser.add_argument(
+            "--set",
+            action="append",
+            type=option,
+            default=[],
+            metavar="NAME=VALUE",
+            help="an option of the strategy, e.g. server_learning_rate=0.1",
+        )
         parser.add_argument("--watch", action="store_true", help="wait, and tell of each round")
         self._add_training(parser)
         self._add_cohort(parser)
+        self._add_end(parser)
 
     @staticmethod
     def _add_training(parser: ArgumentParser) -> None:
@@ -60,6 +70,20 @@ class Command(BaseCommand):
         group.add_argument("--quorum", type=int, help="fewest updates to publish with (--min)")
         group.add_argument("--seconds-to-select", type=int)
         group.add_argument("--seconds-to-train", type=int)
+        group.add_argument("--concurrency", type=int, help="asynchronous: so many at a time")
+        group.add_argument("--buffer-size", type=int, help="asynchronous: updates of a version")
+
+    @staticmethod
+    def _add_end(parser: ArgumentParser) -> None:
+        group = parser.add_argument_group("when it ends")
+        group.add_argument("--until-metric", help="end once this")
+        group.add_argument("--until-value", type=float, help="reaches this")
+        group.add_argument("--best-metric", help="by what versions are compared")
+        group.add_argument("--patience", type=int, help="end after so many rounds no better")
+        group.add_argument("--patience-delta", type=float, help="better by less is no better")
+        group.add_argument("--keep-best", action="store_true", default=None, help="serve the best")
+        group.add_argument("--evaluators", type=int, help="participants that measure candidates")
+        group.add_argument("--evaluators-min", type=int, help="of fewer nothing is used")
 
     def handle(self, **options: Any) -> None:
         try:
@@ -102,7 +126,22 @@ def rules_of(options: dict[str, Any]) -> dict[str, Any]:
     settings = {name: given[name] for name in rules.FIELDS if name in given}
     settings.setdefault("quorum", given.get("cohort_min", Run._meta.get_field("quorum").default))
     hyperparameters = {name: given[name] for name in rules.HYPERPARAMETERS if name in given}
-    return settings | {"hyperparameters": hyperparameters}
+    strategy = settings.get("strategy", Run._meta.get_field("strategy").default)
+    if aggregation.strategy(strategy).asynchronous:
+        settings["kind"] = Run.Kind.ASYNCHRONOUS
+    nested = {"hyperparameters": hyperparameters, "strategy_options": dict(options["set"])}
+    return settings | nested
+
+
+def option(text: str) -> tuple[str, Any]:
+    """A name and its value, which is a number or a word: "tau=0.001"."""
+    name, found, value = text.partition("=")
+    if not (name and found):
+        raise ArgumentTypeError(f"Expected NAME=VALUE. Received: {text}")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
 
 
 def shown(line: dict[str, Any], reason: str) -> str:
@@ -122,5 +161,6 @@ def _sentence(error: FedserverError) -> str:
     if not error.field:
         return error.detail
     rule = error.field.removeprefix("hyperparameters.")
+    rule = rule.replace("strategy_options.", "set ")
     option = next((option for option, name in RULES.items() if name == rule), rule)
     return f"--{option.replace('_', '-')}: {error.detail}"
