@@ -315,7 +315,7 @@ def questions() -> dict[str, forms.Field]:
             help_text="Reports. Of fewer nothing is shown or used, for it would tell of one.",
         ),
         "evaluation_seconds": SpanField(
-            label="Wait for them at most", help_text="Then those count that have reported."
+            label="Time to measure", help_text="After it those count that have reported."
         ),
         "until_metric": MetricField(
             label="End early by",
