@@ -13,4 +13,4 @@ Channel.do_restore = False
 
 app = Celery("fedserver")
 app.config_from_object("django.conf:settings", namespace="CELERY")
-app.autodiscover_tasks(["rounds", "models_app"])
+app.autodiscover_tasks(["rounds", "models_app", "simulation"])

@@ -12,7 +12,9 @@ it was killed.
     speeds.py        how long each of them takes, on a virtual clock
     federation.py    the model, the participants and the run, made once
     training.py      one process that trains whatever virtual participant it is told to
+    errands.py       the same by Celery's workers, whose door is tasks.py
     engine.py        round after round, until the run is done
+    simulate.py      all of it, from beginning to end
     results.py       the curve, and what `--json` writes
     plot.py          the curve as a picture
 """

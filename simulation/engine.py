@@ -33,11 +33,12 @@ from rounds.models import (
 from simulation import attacks, federation, results, speeds, training
 from simulation.plan import Plan
 from simulation.speeds import Arrival, Flow, Schedule
-from simulation.training import Base, Job, Outcome, Recipe
+from simulation.training import Base, Job, Judging, Outcome, Recipe
 
 ENDED = (Run.State.COMPLETED, Run.State.STOPPED, Run.State.FAILED)
 Place = Assignment.State
 Tell = Callable[[Round], None]
+Hands = Callable[[Recipe], Executor]
 
 
 class SimulationFailed(Exception):
@@ -68,11 +69,11 @@ class Engine:
         plan: what was asked for.
         home: its folder.
         run: what `federation.found` gave.
-        workers: processes that train; 1 for this one.
+        hands: finds those who train, once they are needed.
     """
 
-    def __init__(self, plan: Plan, home: Path, run: Run, workers: int) -> None:
-        self._plan, self._home, self._run, self._workers = plan, home, run, workers
+    def __init__(self, plan: Plan, home: Path, run: Run, hands: Hands) -> None:
+        self._plan, self._home, self._run, self._hands = plan, home, run, hands
         self._people = list(Participant.objects.order_by("pk"))
         self._places = {one.pk: place for place, one in enumerate(self._people)}
         self._keys: dict[int, Key] = {}
@@ -86,6 +87,11 @@ class Engine:
         self._ahead: dict[Seat, Work] = {}
         self._elsewhere = 0.0  # processor seconds of other processes, in this round
         self._versions = self._stored_versions()
+
+    @property
+    def _alone(self) -> bool:
+        """Whether this process does it all."""
+        return isinstance(self._pool, training.Here)
 
     # --- Round after round ---
 
@@ -103,7 +109,7 @@ class Engine:
         """
         shutil.rmtree(self._home / "spool", ignore_errors=True)  # of one that was killed
         (self._home / "own").mkdir(exist_ok=True)
-        self._pool = training.pool(self._recipe, self._workers)
+        self._pool = self._hands(self._recipe)
         if self._plan.asynchronous:
             self._flow(tell)
             return
@@ -289,7 +295,7 @@ class Engine:
     def _upload(self, mine: Assignment, work: Work) -> None:
         """Hand an update in by the way that every update comes."""
         outcome, who = work.outcome.result(), mine.participant
-        if self._workers > 1:
+        if not self._alone:
             self._elsewhere += outcome.cpu_seconds
         try:
             if outcome.failure:
@@ -341,8 +347,8 @@ class Engine:
         run, version = round_.run, round_.version
         certain = self._plan.gate is None and not self._recipe.keeps
         last = run.rounds.filter(phase=Round.Phase.PUBLISHED).count() + 1 >= run.rounds_planned
-        alone, asynchronous = self._workers == 1, self._plan.asynchronous
-        if version is None or self._ahead or last or alone or asynchronous or not certain:
+        asynchronous = self._plan.asynchronous
+        if version is None or self._ahead or last or self._alone or asynchronous or not certain:
             return
         seed = selection.derive_seed(run.seed, round_.number + 1)
         chosen = selection.choose(
@@ -400,12 +406,12 @@ class Engine:
         )
         owned, base = self._owned(chosen), self._base(round_.version)
         judged = [
-            (pk, self._pool.submit(training.judge, self._places[pk], base, owned.get(pk)))
+            (pk, self._pool.submit(training.judge, Judging(self._places[pk], base, owned.get(pk))))
             for pk in chosen
         ]
         for pk, future in judged:
             who, told = self._people[self._places[pk]], future.result()
-            if self._workers > 1:
+            if not self._alone:
                 self._elsewhere += told.cpu_seconds
             if federated_evaluation.ask(who) is not None:
                 federated_evaluation.report(

@@ -1,6 +1,7 @@
 """One simulation from beginning to end, or from where it was to its end."""
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from rounds.models import Round
-from simulation import federation, plot, results
-from simulation.engine import ENDED, Engine
+from simulation import federation, plot, results, training
+from simulation.engine import ENDED, Engine, Hands
 from simulation.plan import Plan
 
 _EVERY = 5.0  # seconds between two results of a simulation that goes on
@@ -20,7 +21,7 @@ def simulate(
     home: Path,
     *,
     data: Path | None = None,
-    workers: int = 1,
+    hands: Hands | None = None,
     json_file: Path | None = None,
     picture: Path | None = None,
     console: Console | None = None,
@@ -31,7 +32,7 @@ def simulate(
         plan: what is asked for.
         home: its folder; the database and the blobs of the settings are its own.
         data: the folder of mnist and cifar10.
-        workers: processes that train.
+        hands: finds those who train; None for this process alone.
         json_file: where the results are written, now and then while it goes on.
         picture: where the curve is drawn.
         console: where progress is shown.
@@ -41,7 +42,10 @@ def simulate(
     """
     console = console or Console(stderr=True)
     run = federation.found(plan, home, data)
-    engine, curve = Engine(plan, home, run, workers), results.Curve(run, home)
+    engine, curve = (
+        Engine(plan, home, run, hands or partial(training.pool, workers=1)),
+        results.Curve(run, home),
+    )
     written = time.monotonic()
 
     def write() -> dict[str, Any]:

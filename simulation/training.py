@@ -4,6 +4,7 @@ The compiled model is built once in each process; of a participant there is noth
 of its examples in arrays that all processes map, and what its strategy has it keep, in a file.
 """
 
+import json
 import os
 import signal
 import threading
@@ -51,6 +52,19 @@ class Recipe:
         local = any(weight["role"] == wire.LOCAL for weight in self.document["weights"])
         return local or bool(drift.keeps(self.requires))
 
+    def write(self) -> None:
+        """Lay it into the home, for workers that are started by others."""
+        parts = {"document": self.document, "requires": self.requires}
+        draft = self.home / "recipe.json.new"
+        draft.write_text(json.dumps({"plan": self.plan.as_json(), **parts}))
+        draft.replace(self.home / "recipe.json")
+
+    @classmethod
+    def read(cls, home: Path) -> "Recipe":
+        """What `write` has written."""
+        found = json.loads((home / "recipe.json").read_text())
+        return cls(Plan.from_json(found["plan"]), home, found["document"], found["requires"])
+
 
 @dataclass(frozen=True, slots=True)
 class Base:
@@ -85,6 +99,21 @@ class Job:
     target: Path
     own: Path | None = None
     kept: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Judging:
+    """One participant's evaluation of a version.
+
+    Args:
+        participant: its place among all of them, from 0.
+        base: the version.
+        own: the file of what the participant keeps; None where that is nothing.
+    """
+
+    participant: int
+    base: Base
+    own: Path | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,11 +202,11 @@ class Workshop:
             cpu_seconds=time.process_time() - began,
         )
 
-    def judge(self, participant: int, base: Base, own: Path | None) -> Judgement:
+    def judge(self, job: Judging) -> Judgement:
         """Evaluate a version on the examples that a participant has held out."""
         began = time.process_time()
-        weights = self._read(base)[0] | _kept(own)[1]
-        places = self._shares[participant].held_out
+        weights = self._read(job.base)[0] | _kept(job.own)[1]
+        places = self._shares[job.participant].held_out
         x, y = self._x[places], self._y[places]
         metrics = self._trainer.evaluate(weights, (x, y))
         given = self._trainer.predict(weights, x).argmax(axis=-1)
@@ -284,7 +313,7 @@ _workshop: Workshop | None = None
 def pool(recipe: Recipe, workers: int) -> Executor:
     """Where jobs are done: in this process for one worker, else in processes of their own."""
     if workers == 1:
-        return _Here(recipe)
+        return Here(recipe)
     return ProcessPoolExecutor(
         workers, get_context("spawn"), initializer=_begin, initargs=(recipe, os.getpid())
     )
@@ -296,10 +325,10 @@ def work(job: Job) -> Outcome:
     return _workshop.train(job)
 
 
-def judge(participant: int, base: Base, own: Path | None) -> Judgement:
+def judge(job: Judging) -> Judgement:
     """Evaluate in a process that `pool` has begun."""
     assert _workshop is not None
-    return _workshop.judge(participant, base, own)
+    return _workshop.judge(job)
 
 
 def _begin(recipe: Recipe, parent: int) -> None:
@@ -317,7 +346,7 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-class _Here(Executor):
+class Here(Executor):
     """Does each job in this process, when its result is asked for."""
 
     def __init__(self, recipe: Recipe) -> None:

@@ -1,6 +1,7 @@
 """Whole simulations of scikit-learn's digits, in the test's own process and database."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,10 @@ from django.db.models import QuerySet
 from pytest_django import Settings
 from rich.console import Console
 
+from models_app import blobs
+from models_app.models import ModelVersion
 from rounds.models import Assignment, Run
+from simulation import errands, tasks, training
 from simulation.plan import Plan
 from simulation.simulate import simulate
 
@@ -117,3 +121,33 @@ def test_each_participant_keeps_its_normalisation_and_evaluates_with_it(home: Pa
         for one in places("accepted").values_list("participant", flat=True).distinct()
     }
     assert kept == last
+
+
+class Bell:
+    """Celery with a worker that does at once what it is sent."""
+
+    def send_task(self, name: str, arguments: list[Any], queue: str) -> None:
+        assert (name, queue) == ("simulation.tasks.work", "simulation")
+        tasks.work(*json.loads(json.dumps(arguments)))
+
+
+def test_workers_of_celery_train_and_evaluate_the_same_bytes(home: Path) -> None:
+    hands = partial(errands.CeleryPool, app=Bell())
+    plan = Plan(**SMALL | {"strategy": "scaffold", "evaluators": 3, "held_out": 0.2})
+    found = simulate(plan, home, hands=hands, console=Console(quiet=True))
+    assert found["state"] == "completed"
+    assert 0 <= found["curve"][2]["federated_accuracy"] <= 1
+    first = ModelVersion.objects.get(number=1)
+    (home / "spool").mkdir()
+    target, kept = home / "spool" / "update", home / "spool" / "kept"
+    job = training.Job(4, training.Base(blobs.path(first.weights)), 7, target, None, kept)
+    recipe = training.Recipe.read(home)
+    done = [
+        pool.submit(training.work, job).result() for pool in (training.Here(recipe), hands(recipe))
+    ]
+    assert done[0].digest == done[1].digest == blobs.digest_file(target)
+    assert (
+        done[0].samples
+        == done[1].samples
+        == len(training.shares(plan, training.examples(home)[1])[4].trained)
+    )

@@ -6,9 +6,11 @@ import os
 import signal
 import sys
 from argparse import ArgumentParser, ArgumentTypeError
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
+from celery import Celery
 from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
@@ -18,7 +20,7 @@ from models_app.errors import FedserverError
 from simulation.attacks import ATTACKS
 from simulation.plan import MODELS, Plan
 
-LOCK = "FEDSERVER_SIMULATION_LOCK"
+LOCK, BROKER = "FEDSERVER_SIMULATION_LOCK", "FEDSERVER_SIMULATION_BROKER"
 
 
 class Command(BaseCommand):
@@ -60,6 +62,7 @@ class Command(BaseCommand):
         add("--held-out", type=float, metavar="SHARE", help="of its data that each keeps for that")
         add("--seed", type=int, default=new.seed, help="decides whatever is drawn")
         add("--workers", type=int, default=1, metavar="N", help="processes that train")
+        add("--celery", action="store_true", help="let the stack's Celery workers train")
         add("--home", type=Path, metavar="FOLDER", help="where it goes on after a kill")
         add("--json", type=_target, metavar="FILE", help="write the results there")
         add("--plot", type=_target, metavar="FILE.png", help="draw the curve there")
@@ -88,7 +91,7 @@ class Command(BaseCommand):
                 plan,
                 home,
                 data=options["data"],
-                workers=options["workers"],
+                hands=_hands(options),
                 json_file=options["json"],
                 picture=options["plot"],
             )
@@ -103,6 +106,17 @@ def _plan(options: dict[str, Any]) -> Plan:
     if options["held_out"] is None:
         given["held_out"] = 0.2 if options["evaluators"] else 0.0
     return Plan(**given | {"options": dict(options["options"])})
+
+
+def _hands(options: dict[str, Any]) -> Any:
+    from simulation import errands, training
+
+    if not options["celery"]:
+        return partial(training.pool, workers=options["workers"])
+    app = Celery("simulation", broker=os.environ[BROKER])
+    app.config_from_object("django.conf:settings", namespace="CELERY")
+    app.conf.broker_url = os.environ[BROKER]
+    return partial(errands.CeleryPool, app=app)
 
 
 def _usual_home(plan: Plan) -> Path:
@@ -125,6 +139,7 @@ def _begin_anew(home: Path) -> None:
         "REDIS_URL": "",  # nobody is told of it live
         "BLOBS_URL": "",
         "TF_CPP_MIN_LOG_LEVEL": "2",
+        BROKER: settings.CELERY_BROKER_URL,  # the stack's, for its workers
         LOCK: str(lock.fileno()),
     }
     from simulation.training import ONE_THREAD
