@@ -230,6 +230,8 @@ def take_all(studio: Studio) -> None:
     studio.picture("run", f"/runs/{finished['id']}/")
     studio.picture("round", f"/rounds/{last}/")
     studio.picture("run-new", "/runs/new/")
+    studio.picture("run-new-strategy", "/runs/new/", pick)
+    studio.picture("strategies", "/strategies/")
     studio.picture("models", "/models/")
     studio.picture("model", f"/models/{model}/")
     studio.picture("version", f"/models/{model}/versions/{version}/")
@@ -309,6 +311,14 @@ def training_round(studio: Studio, run: int) -> int | None:
         if {"uploaded", "training"} <= states:
             return int(one["id"])
     return None
+
+
+def pick(page: Page) -> None:
+    """Choose a strategy that has options and asks for something."""
+    page.get_by_role("button", name="Strategy").click()
+    page.get_by_text("Participants have different data").click()
+    page.get_by_label("SCAFFOLD", exact=True).check()
+    page.wait_for_timeout(1000)
 
 
 def try_it(page: Page) -> None:
