@@ -211,7 +211,7 @@ class Round(models.Model):
         FAILED = "failed"
         CANCELLED = "cancelled"
 
-    OPEN = (Phase.SELECTING, Phase.TRAINING)  # updates are taken
+    OPEN = (Phase.SELECTING, Phase.TRAINING)  # not closed yet: updates of its cohort are taken
     ACTIVE = (*OPEN, Phase.AGGREGATING, Phase.EVALUATING)
 
     run = models.ForeignKey(Run, on_delete=models.PROTECT, related_name="rounds")

@@ -189,10 +189,10 @@ def carry_assignments(assignments: QuerySet[Assignment], to: Round, journal: Jou
     found = list(
         assignments.select_for_update(no_key=True, of=("self",))
         .select_related("participant", "update", "base", "invited_in")
-        .order_by("pk")
+        .order_by("participant_id")  # as all who lock several
     )
     moved = Assignment.objects.filter(pk__in=[one.pk for one in found]).update(round=to)
-    for one in found:
+    for one in sorted(found, key=lambda one: one.pk):
         journal.record(
             "assignment.carried",
             **subjects(one, to),

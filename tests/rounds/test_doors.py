@@ -582,6 +582,13 @@ CHECK_INS: dict[str, tuple[bytes, str]] = {
     "sdk with NUL": (b'{"sdk": {"\\u0000": "1"}}', "sdk"),
     "sdk with half a character": (b'{"sdk": {"keras": "\\ud800"}}', "sdk"),
     "sdk that is NaN": (b'{"sdk": {"keras": NaN}}', "sdk"),
+    "capabilities that are a text": (b'{"sdk": {"capabilities": "proximal"}}', "sdk"),
+    "capabilities that are no names": (b'{"sdk": {"capabilities": ["Proximal, "]}}', "sdk"),
+    "too many capabilities": (
+        b'{"sdk": {"capabilities": [%s]}}' % b",".join([b'"a"'] * 33),
+        "sdk",
+    ),
+    "versions that are lists": (b'{"sdk": {"keras": ["3"]}}', "sdk"),
 }
 
 
@@ -603,6 +610,16 @@ def test_a_check_in_of_versions_that_do_not_fit_is_refused_until_they_do(knock: 
     expect_problem(check_in(), 403, "sdk_unsupported")  # it is still the same
     assert check_in(sdk={"version": "0.1.7", "wire": 1}).json()["action"] == "train"
     assert check_in().json()["action"] == "train"
+
+
+def test_a_check_in_tells_what_the_software_can_do(knock: Knock) -> None:
+    headers = {"Authorization": f"Bearer {knock.charlie.token}"}
+    sdk = {"version": "0.5.0", "wire": 1, "capabilities": ["report_steps", "proximal"]}
+    answer = knock.http.post("/api/v1/check-in", json={"sdk": sdk}, headers=headers)
+    assert answer.json()["action"] == "train"
+    knock.charlie.participant.refresh_from_db()
+    assert knock.charlie.participant.sdk == sdk
+    assert knock.charlie.participant.capabilities == ",proximal,report_steps,"
 
 
 def test_a_check_in_that_is_too_long(knock: Knock) -> None:

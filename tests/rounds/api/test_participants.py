@@ -133,10 +133,26 @@ def test_the_server_says_which_versions_it_serves(client_of: Client, db: None) -
         {"version": "0.99.3.dev1", "wire": 1, "keras": "3.1", "backend": "jax"},
         {"version": "my own", "python": "3.12"},
         {"version": "0", "wire": 1},
+        {"version": "0.5.0", "capabilities": ["proximal", "something_new"]},
     ],
 )
 def test_versions_that_fit_enrol(sdk: dict[str, Any], client_of: Client, db: None) -> None:
     assert enrol(client_of(), sdk).status_code == 201
+
+
+def test_what_the_software_can_do_is_told_when_it_enrols(client_of: Client, db: None) -> None:
+    sdk = {"version": "0.5.0", "capabilities": ["proximal"]}
+    enrol(client_of(), sdk)
+    assert Participant.objects.get().sdk == sdk
+    assert Participant.objects.get().capabilities == ",proximal,"
+
+
+@pytest.mark.parametrize("capabilities", ["proximal", ["no name"], ["a"] * 33, [1], {"a": 1}, None])
+def test_capabilities_that_are_no_list_of_names_are_refused(
+    capabilities: Any, client_of: Client, db: None
+) -> None:
+    assert enrol(client_of(), {"capabilities": capabilities}).status_code == 400
+    assert not Participant.objects.exists()
 
 
 @pytest.mark.parametrize(
