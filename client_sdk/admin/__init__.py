@@ -16,12 +16,22 @@ from client_sdk.admin.admin import Admin
 from client_sdk.admin.collections import Collection
 from client_sdk.admin.errors import Invalid, NotAllowed, NotFound, NotNow
 from client_sdk.admin.history import History
-from client_sdk.admin.things import Assignment, JoinCode, Model, Participant, Round, Run, Version
+from client_sdk.admin.things import (
+    Assignment,
+    Evaluation,
+    JoinCode,
+    Model,
+    Participant,
+    Round,
+    Run,
+    Version,
+)
 
 __all__ = [
     "Admin",
     "Assignment",
     "Collection",
+    "Evaluation",
     "History",
     "Invalid",
     "JoinCode",

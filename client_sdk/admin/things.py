@@ -116,8 +116,12 @@ class Passing(Thing):
             TimeoutError: It goes on still.
         """
         kinds = [f"{self.subject}.{end}" for end in self.ends]
-        await until_over(self, {self.subject: self.id, "kinds": kinds}, timeout)
+        await until_over(self, {**self._about(), "kinds": kinds}, timeout)
         return self
+
+    def _about(self) -> dict[str, int]:
+        """What its lines in the journal name."""
+        return {self.subject: self.id}
 
 
 class Run(Passing):
@@ -455,6 +459,37 @@ class Version(Thing):
     def _become(self, document: Mapping[str, Any]) -> None:
         super()._become({"model": getattr(self, "model", None), **document})
 
+    @property
+    def evaluations(self) -> Collection[Evaluation]:
+        """What participants were asked to measure of it on data of their own, in order."""
+        admin = self._admin
+        return Collection(
+            admin, Evaluation, f"{self.path}/evaluations", lambda one: Evaluation(admin, one)
+        )
+
+    def evaluate(
+        self, reason: str = "", *, goal: int = 10, minimum: int = 3, seconds: int = 300
+    ) -> Evaluation:
+        """Ask participants to measure it on data that they keep for that.
+
+        Args:
+            reason: Why.
+            goal: Reports that end it.
+            minimum: Smallest cohort, from 2: of fewer nothing is shown or used.
+            seconds: How long to wait for them.
+
+        Returns:
+            What is under way; `await` its `finished()`, and read its `summary`.
+
+        Raises:
+            NotNow: They are asked about it already.
+            Invalid: A number makes no sense; `field` says which.
+        """
+        asked = {"reason": reason, "goal": goal, "minimum": minimum, "seconds": seconds}
+        made = self._admin.post(f"{self.path}/evaluations", asked)
+        self.refresh()
+        return Evaluation(self._admin, made)
+
     def publish(self, reason: str = "", *, expected_served: int | None = None) -> Self:
         """Serve this candidate; what was served is archived.
 
@@ -480,6 +515,60 @@ class Version(Thing):
         made = self._admin.post(f"{self.path}/roll-back", said)
         self.refresh()
         return Version(self._admin, {**made, "model": self.model})
+
+
+class Evaluation(Passing):
+    """A version, measured by participants on data that they keep for that.
+
+    `summary` is None until as many have reported as `minimum` says; then it has `participants`,
+    `samples`, `metrics` (each with `mean`, `deviation`, `worst`, `worst_participant`) and
+    `classes`.
+
+    Example:
+        >>> [model] = admin.models
+        >>> asked = model.served.evaluate(goal=5, minimum=3)
+        >>> asked.state, asked.reports, asked.summary
+        ('open', 0, None)
+    """
+
+    subject = "evaluation"
+    ends = ("done", "failed", "cancelled")
+    shown = ("id", "model", "version", "state", "reports", "goal", "minimum", "reason")
+
+    id: int
+    model: str
+    version: int
+    round: int | None
+    state: str
+    reason: str
+    goal: int
+    minimum: int
+    reports: int
+    deadline: datetime | None
+    summary: dict[str, Any] | None
+    created_by: str
+    opened_at: datetime
+    ended_at: datetime | None
+
+    @property
+    def path(self) -> str:
+        return f"models/{self.model}/versions/{self.version}/evaluations/{self.id}"
+
+    @property
+    def page(self) -> str:
+        return f"{self._admin.url}/models/{self.model}/versions/{self.version}/"
+
+    @property
+    def over(self) -> bool:
+        """Whether no more reports are taken."""
+        return self.state in self.ends
+
+    def _about(self) -> dict[str, int]:
+        return {}  # an evaluation is no subject of the journal: those of all are heard
+
+    def cancel(self, reason: str = "") -> Self:
+        """It ends without a summary; a round that waits for it goes on without."""
+        return self._decide("cancel", reason)
 
 
 class Versions(Collection[Version]):

@@ -24,10 +24,11 @@ from journal.models import Event
 from models_app import registry
 from models_app.evaluation import Evaluation
 from models_app.models import Model
-from rounds import lifecycle
+from rounds import federated_evaluation, lifecycle
 from rounds.models import Round
 from tests.notebook.conftest import TokenOf
 from tests.rounds.conftest import Enrolled, tiny_package
+from tests.rounds.test_federated_evaluation import measure
 from tests.rounds.test_lifecycle import everyone_uploads
 from tests.rounds.updates import carry
 
@@ -107,6 +108,29 @@ def test_a_history_is_a_frame_and_a_picture(
     assert held_out.tolist() == [0.1, 0.2]
     assert "accuracy" in history._repr_html_()
     assert admin.runs.create("tiny", name="draft").history().plot()
+
+
+def test_bob_asks_participants_to_evaluate_a_version(
+    admin: Admin, tiny_model: Model, enrolled: Enrol
+) -> None:
+    version = admin.models["tiny"].versions[1]
+    asked = version.evaluate("before the board meets", goal=2, minimum=2, seconds=60)
+    assert (asked.state, asked.over, asked.reports, asked.summary) == ("open", False, 0, None)
+    with pytest.raises(NotNow):
+        version.evaluate()
+    with pytest.raises(Invalid) as refused:
+        version.evaluate(minimum=1)
+    assert refused.value.field == "minimum"
+    for name, accuracy in (("charlie", 0.5), ("dora", 0.7)):
+        measure(enrolled(name), accuracy)
+    federated_evaluation.step(asked.id)
+    done = asyncio.run(asked.finished(timeout=20))
+    assert done.summary is not None
+    assert done.summary["metrics"]["accuracy"]["mean"] == pytest.approx(0.6)
+    assert version.refresh().metrics["federated_accuracy"] == pytest.approx(0.6)
+    assert [one.id for one in version.evaluations] == [asked.id]
+    with pytest.raises(NotNow):
+        done.cancel()
 
 
 def test_people_are_admitted_and_sent_away(admin: Admin, enrolled: Enrol) -> None:

@@ -10,16 +10,16 @@ from typing import Any
 
 import httpx
 import pytest
-from django.db import connection, connections, transaction
+from django.db import DatabaseError, connection, connections, transaction
 
 from client_sdk import wire
 from client_sdk.keys import Key
 from journal.models import Event
 from models_app import registry
 from models_app.models import Model, ModelVersion
-from rounds import enrolment, intake, lifecycle
-from rounds.errors import JoinCodeInvalid, RoundClosed, UpdateConflict
-from rounds.models import Assignment, Participant, Round, Run, Update
+from rounds import enrolment, federated_evaluation, intake, lifecycle
+from rounds.errors import JoinCodeInvalid, ReportConflict, RoundClosed, UpdateConflict
+from rounds.models import Assignment, FederatedEvaluation, Participant, Round, Run, Update
 from tests.races import at_once
 from tests.rounds.conftest import Enrolled, tiny_package
 from tests.rounds.updates import (
@@ -331,3 +331,82 @@ def test_the_journals_ids_become_visible_in_their_own_order(tiny_model: Model) -
     known = set(Event.objects.values_list("id", flat=True))
     missed = {one for one in known if seen and one <= seen[-1]} - set(seen)
     assert not missed
+
+
+# --- Federated evaluations --------------------------------------------------------------------
+
+
+def asked_of(model: Model, *everyone: Enrolled, goal: int) -> FederatedEvaluation:
+    """An evaluation in which all of them have their places."""
+    served = registry.served(model.pk)
+    asked = federated_evaluation.request(served, goal=goal, minimum=2)
+    for one in everyone:
+        assert federated_evaluation.ask(one.participant) is not None
+    return asked
+
+
+def test_reports_that_come_at_once_are_all_counted_and_summed_once(
+    tiny_model: Model, enrolled: Enrol
+) -> None:
+    everyone = [enrolled(name) for name in ("charlie", "dora", "emil", "frida")]
+    asked = asked_of(tiny_model, *everyone, goal=4)
+
+    def report(one: Enrolled, value: float) -> None:
+        told = {"samples": 10, "metrics": {"loss": value}}
+        federated_evaluation.report(one.participant, asked.pk, **told)
+        federated_evaluation.step(asked.pk)
+
+    work = [partial(report, one, float(place)) for place, one in enumerate(everyone)]
+    errors = [result for result in at_once(*work) if result is not None]
+    assert not errors
+    asked.refresh_from_db()
+    assert (asked.state, asked.summary["participants"]) == ("done", 4)
+    assert asked.summary["metrics"]["loss"]["mean"] == 1.5
+    for kind, count in (("evaluation.reported", 4), ("evaluation.done", 1)):
+        assert Event.objects.filter(kind=kind).count() == count
+
+
+def test_of_two_reports_of_one_participant_at_once_one_counts(
+    tiny_model: Model, enrolled: Enrol
+) -> None:
+    charlie, dora = enrolled("charlie"), enrolled("dora")
+    asked = asked_of(tiny_model, charlie, dora, goal=2)
+
+    def report(value: float) -> Any:
+        told = {"samples": 10, "metrics": {"loss": value}}
+        return federated_evaluation.report(charlie.participant, asked.pk, **told)
+
+    results = at_once(*[partial(report, value) for value in (0.25, 0.25, 0.75, 0.75)])
+    refused = [one for one in results if isinstance(one, ReportConflict)]
+    assert len(refused) == 2
+    assert Event.objects.filter(kind="evaluation.reported").count() == 1
+
+
+def test_a_cancelled_round_and_the_last_report_do_not_lock_each_other_out(
+    tiny_model: Model, enrolled: Enrol
+) -> None:
+    charlie, dora = enrolled("charlie"), enrolled("dora")
+    rules = {"evaluators": 2, "evaluators_min": 2, "gate_metric": ""}
+    round_ = ready_to_aggregate(tiny_model, charlie, dora, **rules)
+    while lifecycle.step(round_.pk):
+        pass
+    asked = FederatedEvaluation.objects.get()
+    for one in (charlie, dora):
+        place = federated_evaluation.ask(one.participant)
+        assert place is not None
+        told = {"samples": 10, "metrics": {"loss": 0.5}}
+        federated_evaluation.report(one.participant, asked.pk, **told)
+
+    def carry() -> None:
+        while lifecycle.step(round_.pk):
+            pass
+
+    results = at_once(carry, lambda: lifecycle.cancel_round(round_.pk), carry)
+    assert not [one for one in results if isinstance(one, DatabaseError)]
+    asked.refresh_from_db()
+    round_.refresh_from_db()
+    assert (round_.phase, asked.state) in {
+        ("published", "done"),
+        ("cancelled", "done"),
+        ("cancelled", "cancelled"),
+    }
