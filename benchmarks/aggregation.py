@@ -1,6 +1,6 @@
 """Strategies against merely reading the same bytes, and against Flower's.
 
-    python -m benchmarks.aggregation [--quick] [--memory] [--json FILE]
+    python -m benchmarks.aggregation [--quick] [--json FILE]
 
 Updates of a real CNN (McMahan et al. 2017, 1.7 M weights) or of ResNet-50 (25.6 M) lie in
 memory-mapped files, their pages in the page cache. In one run, in turns, and best of several:
@@ -15,8 +15,8 @@ memory-mapped files, their pages in the page cache. In one run, in turns, and be
 A fifth of the participants may be attackers (of Bulyan's, as many as it withstands).
 
 Memory is the greatest growth of anonymous memory (Linux: RssAnon) during the first fold of a new
-process, with the delta and with what loading the kernels takes, and during its second fold.
-With `--memory` it is measured for 10, 50 and 200 updates, and nothing else is.
+process, with the delta and with what loading the kernels takes, and during its second fold. It is
+also measured for 200 updates, for which nothing is timed.
 """
 
 import argparse
@@ -25,13 +25,15 @@ import multiprocessing
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import flower
+from benchmarks.machine import processor
 from rounds.aggregation import Contribution, build
 
 Rows = list[NDArray[np.float32]]
@@ -112,10 +115,18 @@ class Case:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            **asdict(self),
-            "gigabytes": self.gigabytes,
-            "ratio_to_read": self.ratio("read"),
-            "ratio_to_flower": self.ratio("flower"),
+            "strategy": self.strategy,
+            "updates": self.updates,
+            "weights": self.weights,
+            "seconds": self.seconds.get("fedserver"),
+            "read_seconds": self.seconds.get("read"),
+            "flower_seconds": self.seconds.get("flower"),
+            "times": self.ratio("flower"),
+            "of_reading": self.ratio("read"),
+            "extra_memory_mb": self.memory.get("next_fold"),
+            "first_memory_mb": self.memory.get("first_fold"),
+            "flower_memory_mb": self.memory.get("flower"),
+            "notes": self.notes,
         }
 
 
@@ -126,25 +137,32 @@ def main() -> None:
         cases = list(measure_all(options, folder))
     finally:
         shutil.rmtree(folder)
+    peer = {} if options.no_flower else {"flwr": flower.version()}
+    software = {name: version(name) for name in ("numpy", "numba")} | peer
     report = {
+        "command": "python -m benchmarks.aggregation",
+        "arguments": sys.argv[1:],
         "page_cache": "warm",
         "processors": os.cpu_count(),
-        "flower": None if options.no_flower else flower.version(),
-        "cases": [case.to_json() for case in cases],
+        "threads": options.threads,
+        "load": os.getloadavg()[0],
+        "rows": [case.to_json() for case in cases],
+        "software": software,
+        "processor": processor(),
     }
     show(cases, report)
     if options.json:
-        options.json.write_text(json.dumps(report, indent=2) + "\n")
+        options.json.write_text(json.dumps(report, indent=1) + "\n")
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Strategies against reading, and against Flower.")
     parser.add_argument("--strategies", nargs="+", choices=STRATEGIES, default=STRATEGIES)
     parser.add_argument("--models", nargs="+", choices=sorted(MODELS), default=["cnn"])
-    parser.add_argument("--updates", nargs="+", type=int, metavar="N", help="(10 and 50)")
+    parser.add_argument("--updates", nargs="+", type=int, default=[10, 50], metavar="N")
     parser.add_argument("--repeats", type=int, default=15, help="most turns for each case (15)")
     parser.add_argument("--seconds", type=float, default=8.0, help="no turn begins after them (8)")
-    parser.add_argument("--memory", action="store_true", help="memory only, up to 200 updates")
+    parser.add_argument("--most", type=int, default=200, help="updates for memory alone (200)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="one per processor")
     parser.add_argument("--quick", action="store_true", help="10 updates of the small model")
     parser.add_argument("--no-flower", action="store_true", help="leave the peer out")
@@ -152,20 +170,19 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
     options = parser.parse_args()
     if options.quick:
-        options.models, options.updates = ["cnn"], [10]
-    options.updates = options.updates or ([10, 50, 200] if options.memory else [10, 50])
-    options.no_flower = options.no_flower or options.memory
+        options.models, options.updates, options.most = ["cnn"], [10], 10
     return options
 
 
 def measure_all(options: argparse.Namespace, folder: Path) -> Iterator[Case]:
     for model in options.models:
-        paths = write_updates(folder, model, max(options.updates))
+        counts = sorted({*options.updates, options.most})
+        paths = write_updates(folder, model, counts[-1])
         for strategy in options.strategies:
-            for updates in options.updates:
+            for updates in counts:
                 case = Case(strategy, model, sum(MODELS[model]), updates, options.threads)
                 case.memory = in_new_process(extra_memory, case, paths[:updates])
-                if not options.memory:
+                if updates in options.updates:
                     measure(case, paths[:updates], options)
                 yield case
         for path in paths:
@@ -332,7 +349,7 @@ def anonymous_memory() -> float:
 
 
 def show(cases: Sequence[Case], report: dict[str, Any]) -> None:
-    peer = f"Flower {report['flower']}" if report["flower"] else "Flower"
+    peer = f"Flower {report['software'].get('flwr', '')}".strip()
     print(f"ms, best turn, and MB beside the updates; page cache warm; {peer} in its own process")
     print(
         f"{'strategy':<16} {'weights':>10} {'updates':>7} {'threads':>7} {'read':>7}"
