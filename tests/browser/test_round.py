@@ -179,6 +179,65 @@ def test_whatever_way_the_events_come_the_page_has_the_same_round(
             assert not list(differences(plain(folded), closed))
 
 
+def test_how_a_version_was_made_is_said_in_words(
+    tiny_model: Model, enrolled: Enrol, victor: User, signed_in: SignIn, axe: Callable[[Page], None]
+) -> None:
+    names = ("charlie", "dora", "emil", "frida", "gustav")
+    people = [enrolled(name) for name in names]
+    rules: dict[str, Any] = {"strategy": "multi_krum", "quorum": 5, "quarantine_factor": 0.0}
+    run = lifecycle.create_run(tiny_model, actor="bob", **rules)
+    round_ = lifecycle.start_run(run.pk, actor="bob")
+    all_check_in(*people)
+    page = signed_in(victor)
+    watch(page, round_)
+    making = page.locator(".round-making")
+    expect(making).to_contain_text("when the updates have been folded")
+    for place, one in enumerate(people):
+        upload(one, value=9.0 if one is people[4] else 0.1 + place / 1000)
+    carry(round_)
+    expect(making.locator("dl")).to_contain_text("Left out3 updates")  # five less f + 2
+    gustav = making.get_by_role("listitem").filter(has_text="gustav")
+    expect(gustav).to_contain_text("left out")
+    expect(making.get_by_role("listitem").filter(has_text="dora")).to_contain_text("%")
+    expect_the_truth(page, round_.pk)
+    axe(page)
+
+
+def test_who_goes_on_in_an_asynchronous_round_is_drawn(
+    tiny_model: Model, enrolled: Enrol, victor: User, signed_in: SignIn, axe: Callable[[Page], None]
+) -> None:
+    charlie, dora, emil = enrolled("charlie"), enrolled("dora"), enrolled("emil")
+    run = lifecycle.create_run(
+        tiny_model,
+        kind="asynchronous",
+        strategy="fedbuff",
+        concurrency=3,
+        buffer_size=2,
+        rounds_planned=5,
+        actor="bob",
+    )
+    first = lifecycle.start_run(run.pk, actor="bob")
+    all_check_in(charlie, dora, emil)
+    upload(charlie)
+    upload(dora)
+    carry(first)
+    second = run.rounds.get(number=2)
+    lifecycle.check_in(charlie.participant)
+    page = signed_in(victor)
+    watch(page, second)
+    expect(row(page, "emil")).to_contain_text("from v1")
+    expect(page.get_by_text("1 of 2 was invited in this round; 1 began")).to_be_visible()
+    drawn = page.get_by_role("img", name="emil since round 1, from version 1")
+    expect(drawn).to_be_visible()
+    upload(emil)
+    upload(charlie)
+    carry(second)
+    expect(row(page, "emil")).to_contain_text("1 behind")
+    expect(page.locator(".round-making dl")).to_contain_text("Behind, at most1 version")
+    expect_the_truth(page, second.pk)
+    axe(page)
+
+
 def disordered(
     lines: list[dict[str, Any]], hints: list[dict[str, Any]], draw: random.Random
 ) -> list[list[dict[str, Any]]]:
