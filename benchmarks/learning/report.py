@@ -296,20 +296,20 @@ def speed() -> str:
     found = _file("speed.json")
     if found is None:
         return MISSING
+    names = ("read_seconds", "seconds", "flower_seconds")
     rows = [
         (
             row["strategy"],
             row["updates"],
-            row["weights"],
-            f"{row['seconds']:.2f}",
-            f"{row['flower_seconds']:.2f}",
-            f"{row['times']:.1f}",
+            f"{row['weights'] / 1e6:.1f} M",
+            *("-" if row[name] is None else f"{1e3 * row[name]:.0f}" for name in names),
+            "-" if row["times"] is None else f"{row['times']:.1f}",
             f"{row['extra_memory_mb']:.0f}",
         )
         for row in found["rows"]
     ]
-    head = ("strategy", "updates", "weights", "s", "Flower, s", "times as fast", "extra memory, MB")
-    return table(head, rows)
+    times = ("reading, ms", "here, ms", "Flower, ms", "times as fast")
+    return table(("strategy", "updates", "weights", *times, "extra memory, MB"), rows)
 
 
 def _file(name: str) -> Any:

@@ -9,6 +9,7 @@ from benchmarks.learning import exactness
 from rounds.aggregation import names
 
 STORED = json.loads(exactness.STORED.read_text())
+SPEED = json.loads(exactness.STORED.with_name("speed.json").read_text())
 
 
 def test_every_strategy_is_its_papers_formula() -> None:
@@ -46,3 +47,23 @@ def test_what_is_stored_says_how_it_was_made() -> None:
     assert STORED["command"] == f"python -m {exactness.__name__}"
     assert {"numpy", "scipy", "numba", "flwr"} <= STORED["software"].keys()
     assert STORED["processor"]
+
+
+def test_what_is_stored_of_speed_has_the_targets_beside_flower_in_one_run() -> None:
+    assert SPEED["command"] == "python -m benchmarks.aggregation"
+    assert {"numpy", "numba", "flwr"} <= SPEED["software"].keys()
+    assert SPEED["processor"]
+    assert SPEED["load"] >= 0
+    timed = {row["strategy"]: row for row in SPEED["rows"] if row["updates"] == 50}
+    for strategy in ("median", "trimmed_mean", "krum"):
+        row = timed[strategy]
+        assert row["weights"] == 1_663_370
+        assert row["times"] == pytest.approx(row["flower_seconds"] / row["seconds"])
+        assert row["times"] >= 5
+
+
+def test_what_is_stored_of_memory_is_the_same_for_any_number_of_updates() -> None:
+    for strategy in {row["strategy"] for row in SPEED["rows"]}:
+        rows = [row for row in SPEED["rows"] if row["strategy"] == strategy]
+        assert {row["updates"] for row in rows} >= {10, 50, 200}
+        assert max(row["extra_memory_mb"] for row in rows) < 20
