@@ -110,6 +110,7 @@ class Engine:
         shutil.rmtree(self._home / "spool", ignore_errors=True)  # of one that was killed
         (self._home / "own").mkdir(exist_ok=True)
         self._pool = self._hands(self._recipe)
+        training.import_tensorflow()
         if self._plan.asynchronous:
             self._flow(tell)
             return

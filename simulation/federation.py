@@ -1,6 +1,7 @@
 """The model, the participants and the run of a simulation: made once, in one transaction."""
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -76,8 +77,7 @@ def _package(plan: Plan, dataset: Dataset) -> Package:
             tensors = {name: value.copy() for name, value in model.tensors.items()}
         weights, architecture = model.weights, model.architecture
     else:
-        import json
-
+        training.import_tensorflow()
         from models_app import keras_bridge  # before networks: it says which backend
         from simulation import networks
 

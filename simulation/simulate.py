@@ -72,7 +72,7 @@ def simulate(
         found = write()
         if picture:
             plot.draw(found, picture)
-    console.print(_summary(found))
+    console.print(_summary(found), soft_wrap=True)
     return found
 
 
@@ -107,7 +107,7 @@ class _Bar:
         advanced = round_.phase == Round.Phase.PUBLISHED
         self._progress.update(self._task, advance=int(advanced), description=words)
         if not self._console.is_terminal and (round_.number % self._line == 0 or not advanced):
-            self._console.print(f"round {round_.number}: {words}")
+            self._console.print(f"round {round_.number}: {words}", soft_wrap=True)
 
 
 def _words(round_: Round) -> str:
@@ -122,4 +122,4 @@ def _summary(found: dict[str, Any]) -> str:
         told += f": accuracy {found['final_accuracy']:.4f}"
     if found["rounds_to_target"]:
         told += f"; target reached in round {found['rounds_to_target']}"
-    return f"{told}; {found['wall_seconds']:.1f} s, {found['cpu_seconds']:.1f} s of processor time"
+    return f"{told}; {found['cpu_seconds']:.1f} s of processor time"

@@ -4,6 +4,7 @@ The compiled model is built once in each process; of a participant there is noth
 of its examples in arrays that all processes map, and what its strategy has it keep, in a file.
 """
 
+import importlib
 import json
 import os
 import signal
@@ -159,6 +160,7 @@ class Workshop:
     """Trains participants, one after another."""
 
     def __init__(self, recipe: Recipe) -> None:
+        import_tensorflow()
         from client_sdk.training import Trainer
 
         self._recipe, self._plan = recipe, recipe.plan
@@ -255,6 +257,18 @@ def _keep(file: Path, own: Mapping[str, np.ndarray], local: Mapping[str, np.ndar
     draft = file.with_suffix(f".{os.getpid()}")
     wire.dump(draft, tensors)
     draft.replace(file)
+
+
+def import_tensorflow() -> None:
+    """Import it for the first time: it tells of itself in lines that would tear a progress bar."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        importlib.import_module("models_app.keras_bridge")
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 # --- Examples -----------------------------------------------------------------------------------
