@@ -122,12 +122,13 @@ def _network(count: int, low: int, high: int) -> NDArray[np.intp]:
 def _pairwise(count: int) -> list[tuple[int, int]]:
     """Lists the comparisons of the pairwise sorting network, in order.
 
-    It is made for a power of two; of fewer rows the rest would hold infinity and never move.
+    It is made for a power of two; of fewer rows the rest would hold infinity and never move. The
+    first of all, those of each even row with the next one, are left out: `_sort` begins with them.
     """
     size = 1 << max(0, count - 1).bit_length()
     pairs = []
-    step = 1
-    while step < size:  # sort pairs, pairs of pairs, …
+    step = 2
+    while step < size:  # sort pairs of pairs, pairs of these, …
         pairs += [(row, row + step) for row in range(size) if not row & step]
         step *= 2
     step, reach = size // 4, 1
@@ -243,9 +244,21 @@ def _bits(address: int, start: int, length: int) -> Any:
 
 @njit(nogil=True, cache=True)
 def _sort(addresses: Any, start: int, length: int, network: Any, tile: Any) -> None:
-    """Copies columns of all rows into a tile and brings them in order."""
-    for row in range(len(addresses)):
-        values, line = block_of(addresses[row], start, length), tile[row]
+    """Copies columns of all rows into a tile and brings them in order.
+
+    What would have to be loaded anyway is compared on the way: each even row with the next one.
+    """
+    count = len(addresses)
+    for row in range(0, count - 1, 2):
+        one = block_of(addresses[row], start, length)
+        other = block_of(addresses[row + 1], start, length)
+        lesser, greater = tile[row], tile[row + 1]
+        for i in range(length):
+            a, b = one[i], other[i]
+            lesser[i] = a if a < b else b
+            greater[i] = a if a > b else b
+    if count % 2:
+        values, line = block_of(addresses[count - 1], start, length), tile[count - 1]
         for i in range(length):
             line[i] = values[i]
     for pair in range(len(network)):
