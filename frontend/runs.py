@@ -29,6 +29,7 @@ from frontend.templatetags.fedserver import NOTHING
 from journal import events
 from models_app import selectors as registry
 from models_app.errors import FedserverError
+from models_app.evaluation import FEDERATED, by_participants
 from rounds import lifecycle, preview, selectors, tasks
 from rounds.decisions import RUN
 from rounds.models import Run
@@ -108,6 +109,7 @@ def run(request: HttpRequest, pk: int) -> HttpResponse:
             "warnings": warnings(shown, facts),
             "ended": shown.state in ENDED,
             "totals": totals(lines),
+            "federated": federated(lines),
         }
 
     @cache
@@ -167,6 +169,13 @@ def trouble(run: Run, lines: Sequence[dict[str, Any]]) -> dict[str, str] | None:
         "reason": last["reason"],
         "advice": advice.for_round(last["code"]),
     }
+
+
+def federated(lines: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+    """The metrics that participants measured of a run's versions, and what each is called."""
+    found = {name for line in lines for name in by_participants(line["metrics"])}
+    names = sorted(found, key=lambda name: (name.endswith("loss"), name))
+    return [(name, name.removeprefix(FEDERATED).replace("_", " ").capitalize()) for name in names]
 
 
 def totals(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:

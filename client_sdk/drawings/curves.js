@@ -55,7 +55,7 @@ class Curves {
     this.#canvas.style.height = `${HEIGHT}px`;
     el.replaceChildren(h("div", { class: "chart curves" },
       this.#canvas, this.#key, this.#heading, this.#list, this.numbers.element));
-    this.#key.append(...KEY.map(([kind, text]) => h("span", { "data-kind": kind }, sample(kind), text)));
+    this.#key.append(...keyOf(metric).map(([kind, text]) => h("span", { "data-kind": kind }, sample(kind), text)));
     this.picker = pick(this.#canvas, `${word}, by round`, {
       count: () => this.#xs.length,
       at: (x) => this.#at(x),
@@ -90,7 +90,7 @@ class Curves {
 
   #tell() {
     if (this.#entries.length !== this.#runs.length) {
-      this.#entries = this.#runs.map((_, row) => entry(row));
+      this.#entries = this.#runs.map((_, row) => entry(row, this.#metric));
       this.#list.replaceChildren(...this.#entries.map((one) => one.element));
     }
     const several = this.#runs.length > 1;
@@ -241,6 +241,11 @@ const KEY = [
   ["half", "middle half"], ["all", "least to greatest"], ["best", "best version"],
 ];
 
+// What participants measured on data of their own is one number of each version, and has no spread.
+const isFederated = (metric) => metric.startsWith("federated_");
+const keyOf = (metric) =>
+  isFederated(metric) ? [["heldOut", "mean over participants, on data of their own"], ["best", "best version"]] : KEY;
+
 // A small picture of how something is drawn, for keys and legends.
 function sample(kind, row = 0) {
   const picture = svg("svg", { width: 28, height: 12, "aria-hidden": "true", class: "chart-sample" });
@@ -256,12 +261,15 @@ function sample(kind, row = 0) {
 }
 
 // A run in the legend: how it is drawn, its name, and its values.
-function entry(row) {
+function entry(row, metric) {
   const name = h("span");
   const values = {};
   const facts = [["heldOut", "held-out"], ["mean", "mean"], ["worst", "worst"], ["half", "middle half"]];
-  const list = h("dl", {}, ...facts.map(([key, word]) =>
-    h("div", {}, h("dt", {}, word), (values[key] = h("dd", {}, "–")))));
+  const list = h("dl", {}, ...facts.map(([key, word]) => {
+    values[key] = h("dd", {}, "–");
+    if (!isFederated(metric)) return h("div", {}, h("dt", {}, word), values[key]);
+    return key === "heldOut" ? h("div", {}, h("dt", {}, "participants' mean"), values[key]) : null;
+  }));
   const head = h("p", {}, sample("heldOut", row), name);
   return { element: h("li", {}, head, list), name, values };
 }

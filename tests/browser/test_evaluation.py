@@ -89,6 +89,11 @@ def test_a_round_that_waits_for_participants_is_followed(
     expect(page.get_by_text("Version 2 is published.")).to_be_visible()
     expect_the_truth(page, round_.pk)
     axe(page)
+    page.goto(f"/runs/{round_.run_id}/")
+    chart = page.get_by_role("region", name="Accuracy, on participants' own data")
+    expect(chart).to_contain_text("0.773")
+    expect(chart).to_contain_text("mean over participants, on data of their own")
+    axe(page)
 
 
 def test_a_round_of_a_run_that_asks_nobody_has_no_panel(
