@@ -218,10 +218,10 @@ def check_in(
     active = _active_rounds_for(participant, models)
     inviting = [one for one in active if _invites(one) and _is_able(participant, one.run)]
     for found in inviting:
-        if _takes_who_comes(found.run):
-            _come_first(found, participant)
-        else:
+        if not _takes_who_comes(found.run):
             _be_there(found, participant)
+        elif _come_first(found, participant):
+            break  # a place at a time: another run's would stand idle meanwhile
     if inviting:  # and gone on, perhaps, because we came
         if mine := _open_assignment(participant, models):
             return mine
@@ -278,19 +278,20 @@ def _takes_who_comes(run: Run) -> bool:
     return first_come or run.kind == Run.Kind.ASYNCHRONOUS
 
 
-def _come_first(round_: Round, participant: Participant) -> None:
-    """First come, first served: invited at once, while there is room."""
+def _come_first(round_: Round, participant: Participant) -> bool:
+    """First come, first served: invited at once, while there is room; whether it was."""
     if not _has_room(round_, participant):
-        return  # most who come find none: they are told so without a lock
+        return False  # most who come find none: they are told so without a lock
     with events.transaction() as journal:
         round_ = lock_round(round_.pk)
         if not _invites(round_) or not _has_room(round_, participant):
-            return
+            return False
         if not eligibility.eligible(round_.run).filter(pk=participant.pk).exists():
-            return  # suspended since it asked
+            return False  # suspended since it asked
         _invite(round_, [participant.pk], journal)
         if round_.phase == Phase.SELECTING and round_.assignments.count() >= _room(round_.run):
             _start_training(round_, journal)
+        return True
 
 
 def _has_room(round_: Round, participant: Participant) -> bool:

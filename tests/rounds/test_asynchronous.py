@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from journal.models import Event
+from models_app import registry
 from models_app.models import Model
 from rounds import clock, enrolment, intake, lifecycle, selectors
 from rounds.api import documents
@@ -15,7 +16,7 @@ from rounds.errors import RoundClosed, UpdateInvalid
 from rounds.models import Assignment, Participant, Round, Run, Update
 from rounds.round_state import round_state
 from tests.rounds import doubles
-from tests.rounds.conftest import Enrolled
+from tests.rounds.conftest import Enrolled, tiny_package
 from tests.rounds.test_lifecycle import KERNEL, let_the_deadline_pass
 from tests.rounds.updates import admitted, carry, send, served_weights, update_bytes
 
@@ -154,6 +155,18 @@ def test_the_manifest_names_the_round_it_was_invited_in_and_its_own_base(
     with pytest.raises(UpdateInvalid) as caught:
         admitted(emil, mine, update_bytes(tiny_model, 1.0))
     assert caught.value.field == "round"
+
+
+def test_of_two_runs_who_comes_takes_a_place_in_one_at_a_time(
+    tiny_model: Model, enrolled: Enrol
+) -> None:
+    charlie = enrolled("charlie")
+    second = registry.create_model("second", tiny_package(), labels=["a", "b", "c"])
+    rounds = buffered(tiny_model), buffered(second)
+    mine = comes(charlie)
+    assert [one.assignments.count() for one in rounds] == [1, 0]
+    sends(charlie, mine)
+    assert comes(charlie).round == rounds[1]
 
 
 def test_who_is_not_heard_of_any_more_makes_room(tiny_model: Model, enrolled: Enrol) -> None:
