@@ -128,7 +128,7 @@ def describe(name: str, options: Mapping[str, Any] | None = None) -> Described:
     found = _ARXIV.search(kind.paper)
     return Described(
         name=name,
-        title=kind.title,
+        title=title_of(name),
         about=kind.about,
         paper=kind.paper,
         href=f"https://arxiv.org/abs/{found[1]}" if found else "",
@@ -138,6 +138,11 @@ def describe(name: str, options: Mapping[str, Any] | None = None) -> Described:
         picture=name if name in DRAWN else _PICTURES.get(kind.family, "fedavg"),
         options=aggregation.options(name),
     )
+
+
+def title_of(name: str) -> str:
+    """What people call a strategy; a package's may have no title."""
+    return getattr(kind_of(name), "title", name)
 
 
 def kind_of(name: str) -> type[aggregation.Strategy] | None:

@@ -182,12 +182,12 @@ def _about_strategy(run: Run, facts: Facts) -> list[str]:
     if kind.family == "robust" and run.quorum < 3:
         told.append(
             f"A round may publish with {_some(run.quorum, 'update', 'updates')}: among so few "
-            f"nobody can tell who is wrong. {kind.title} needs a quorum of 3, better of 5."
+            f"nobody can tell who is wrong. {_title(run)} needs a quorum of 3, better of 5."
         )
     if kind.family == "robust" and 0 < run.quarantine_factor < 3:
         told.append(
             f"Updates above {run.quarantine_factor:g} times the median norm are quarantined before "
-            f"{kind.title} sees them, those of honest participants with unusual data among them. "
+            f"{_title(run)} sees them, those of honest participants with unusual data among them. "
             "It bears outliers by itself: 5 or more, or 0, leaves the choice to it."
         )
     asked = capabilities.required(run.strategy, run.strategy_options)
@@ -197,7 +197,7 @@ def _about_strategy(run: Run, facts: Facts) -> list[str]:
         if times < 2:
             told.append(
                 f"Each participant trains about {_times(times)} in {run.rounds_planned} rounds, "
-                f"and what it keeps for {kind.title} counts from its second time on: plan more "
+                f"and what it keeps for {_title(run)} counts from its second time on: plan more "
                 "rounds, or a larger share of the participants in each."
             )
     return told
@@ -336,8 +336,7 @@ def _quarantine(run: Run) -> str:
 
 
 def _publishing(run: Run, facts: Facts) -> str:
-    strategy = _strategy(run)
-    made = f"{strategy.title if strategy else run.strategy} makes a new version of the updates; "
+    made = f"{_title(run)} makes a new version of the updates; "
     if not facts.evaluation_samples:
         return made + "it is served unmeasured, for the model has no evaluation set."
     samples = _some(facts.evaluation_samples, "held-out sample", "held-out samples")
@@ -349,6 +348,10 @@ def _publishing(run: Run, facts: Facts) -> str:
         f" unless its {run.gate_metric} is more than {run.gate_tolerance:g} {side} that of the "
         "version before: then the round fails, and the old version stays."
     )
+
+
+def _title(run: Run) -> str:
+    return getattr(_strategy(run), "title", run.strategy)
 
 
 def _strategy(run: Run) -> type[aggregation.Strategy] | None:

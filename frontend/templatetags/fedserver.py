@@ -9,6 +9,7 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
 
+from frontend import strategies
 from rounds import amounts
 
 register = template.Library()
@@ -37,6 +38,12 @@ def place(context: Any, name: str, label: str, *also: str) -> SafeString:
 def state(value: str, word: str = "") -> SafeString:
     """A state as a chip: its colour and its word."""
     return format_html('<span class="state" data-state="{}">{}</span>', value, word or value)
+
+
+@register.filter
+def strategy(name: str) -> str:
+    """What people call a strategy."""
+    return strategies.title_of(name)
 
 
 @register.filter
