@@ -489,6 +489,32 @@ def test_weights_can_be_judged_and_used_as_they_are(keras: ModuleType) -> None:
     np.testing.assert_array_equal(bob.predict(server.weights, x), [[1.0], [2.0]])
 
 
+def test_a_measurement_counts_each_class_and_who_was_recognised(images: Server) -> None:
+    x, y = data_for(images, 300)
+    classes = int(Trainer(images.document).model.output_shape[-1])
+    labels = [str(label) for label in range(classes)]
+    bob = Trainer(images.document | {"labels": labels})
+    looked: list[bool] = []
+    found = bob.measure(images.weights, (x, y), check=lambda: looked.append(True))
+    guesses = bob.predict(images.weights, x).argmax(axis=-1)
+    assert found.samples == 300
+    assert found.metrics == pytest.approx(bob.evaluate(images.weights, (x, y)))
+    assert found.classes == [
+        [int((y == label).sum()), int(((y == label) & (guesses == label)).sum())]
+        for label in range(classes)
+    ]
+    assert sum(right for _, right in found.classes) / 300 == pytest.approx(
+        found.metrics["accuracy"]
+    )
+    assert len(looked) == 2  # batches of 256
+
+
+def test_values_have_no_classes_to_be_counted(keras: ModuleType) -> None:
+    server = line(keras, SQUARES)
+    x, y = np.array([[2.0], [4.0]]), np.array([1.0, 4.0])
+    assert Trainer(server.document).measure(server.weights, (x, y)).classes is None
+
+
 def test_a_binary_accuracy_knows_that_logits_part_at_zero(keras: ModuleType) -> None:
     server = line(keras, {"loss": "binary_crossentropy", "from_logits": True})
     data = np.array([[0.3], [-0.3]]), np.array([1, 0])

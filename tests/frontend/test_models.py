@@ -517,3 +517,31 @@ def test_victor_is_told_that_no_worker_is_there(
 
 def test_the_page_is_where_its_name_says(tiny_model: Model) -> None:
     assert reverse("frontend:try", args=("tiny",)) == "/models/tiny/try/"
+
+
+def test_only_operators_ask_participants_to_evaluate(
+    operator: Client, viewer: Client, tiny_model: Model
+) -> None:
+    page = "/models/tiny/versions/1/"
+    assert "“Ask participants” does" in in_words(operator.get(page))
+    assert "An operator may ask participants" in in_words(viewer.get(page))
+    asked = {"goal": 3, "minimum": 3, "seconds": 60, "reason": "before the board meets"}
+    assert viewer.post(f"{page}evaluate/", asked).status_code == 403
+    refused = operator.post(f"{page}evaluate/", asked | {"minimum": 4})
+    assert "Expected a whole number from 4 to 1000000" in in_words(refused)
+    assert operator.post(f"{page}evaluate/", asked).url == page  # type: ignore[attr-defined]
+    again = operator.get(page)
+    assert "Cancel the evaluation" in in_words(again)
+    assert "Nobody was asked" not in in_words(again)
+    assert operator.post(f"{page}cancel-evaluation/", {"reason": ""}).status_code == 302
+    assert Event.objects.get(kind="evaluation.cancelled").actor == "bob"
+
+
+def test_what_participants_measured_stands_by_itself_and_in_the_table_of_versions(
+    viewer: Client, tiny_model: Model
+) -> None:
+    first = registry.served(tiny_model.pk)
+    registry.record_metrics(first, Evaluation({"accuracy": 0.5}))
+    registry.record_federated(first, {"accuracy": 0.25})
+    assert [row["name"] for row in compared(first, first)] == ["Accuracy"]
+    assert "Federated accuracy" in in_words(viewer.get("/models/tiny/"))
