@@ -7,8 +7,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from io import StringIO
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from django.contrib.auth.models import User
@@ -656,6 +657,24 @@ def test_every_strategy_is_offered_with_its_words_and_a_picture_of_its_own(
         assert kind.family in strategies.FAMILIES
     assert set(strategies.FAMILIES) == set(aggregation.FAMILIES)
     assert set(strategies.DRAWN) == set(aggregation.names())
+
+
+@dataclass(frozen=True)
+class Plain(aggregation.Strategy):
+    """Somebody's own strategy, of which nothing is said."""
+
+    family: ClassVar[str] = "magic"
+
+
+def test_a_strategy_of_ones_own_is_offered_however_little_it_says(
+    signed_in: SignedIn, bob: User, tiny_model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(aggregation._STRATEGIES, "plain", Plain)
+    client = signed_in(bob)
+    assert '<h3 id="title_plain">plain ' in text_of(client, "/strategies/")
+    assert 'value="plain"' in text_of(client, "/runs/new/?model=tiny")
+    told = client.get("/runs/new/preview/", fields(strategy="plain")).json()
+    assert "plain makes a new version" in told["html"]
 
 
 def test_what_strategies_ask_is_said_in_words(signed_in: SignedIn, victor: User) -> None:
