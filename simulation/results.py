@@ -50,6 +50,7 @@ class Curve:
     def __init__(self, run: Run, home: Path) -> None:
         self._run, self._home = run, home
         self._kept: dict[int, dict[str, Any]] = {}
+        self._clock = 0.0
 
     def lines(self, seconds_of: Callable[[Round], float]) -> list[dict[str, Any]]:
         """All lines up to now.
@@ -59,16 +60,13 @@ class Curve:
         """
         ended = self._run.rounds.exclude(phase__in=Round.ACTIVE).exclude(pk__in=self._kept)
         costs = _costs(self._home)
-        clock = 0.0
-        for line in self._kept.values():
-            clock = line["virtual_seconds"]
         for one in ended.select_related("version").order_by("number"):
-            clock += seconds_of(one)
+            self._clock += seconds_of(one)
             self._kept[one.pk] = {
                 "round": one.number,
                 "phase": one.phase,
                 **(_quality(one.version) if one.version else {"accuracy": None, "loss": None}),
-                "virtual_seconds": round(clock, 6),
+                "virtual_seconds": round(self._clock, 6),
                 **costs.get(one.number, {"wall_seconds": None, "cpu_seconds": None}),
                 **_places(one),
             }

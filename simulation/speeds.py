@@ -89,7 +89,7 @@ class Flow:
     """Who trains when in an asynchronous run: places that are taken, left and taken again.
 
     Invitations are numbered from 0 in the order in which they are made. Whoever has a place keeps
-    it until its upload comes; whose update is in the buffer has no other place before the buffer
+    it until its training ends; whoever has had one, well or ill, has no other before the buffer
     is full. Nothing but the seed and what became of the uploads decides the course.
 
     Args:
@@ -105,9 +105,8 @@ class Flow:
         self._durations, self._seed = durations, seed
         self._concurrency, self._size = concurrency, buffer
         self._working: list[tuple[float, int, int]] = []  # until when, invitation, participant
-        self._buffered: set[int] = set()
-        self._invited = 0
-        self._last = -1  # whose training has just ended
+        self._done: set[int] = set()  # have had a place, since the last buffer was full
+        self._buffered = self._invited = 0
         self.now = 0.0
         self.closed: list[float] = []  # when each buffer was full
 
@@ -115,7 +114,7 @@ class Flow:
         """The participant that takes the next place now; None where none is free or nobody is."""
         if len(self._working) >= self._concurrency:
             return None
-        busy = self._buffered | {participant for _, _, participant in self._working}
+        busy = self._done | {participant for _, _, participant in self._working}
         idle = [one for one in range(len(self._durations)) if one not in busy]
         if not idle:
             return None
@@ -126,9 +125,18 @@ class Flow:
         return chosen
 
     def next(self) -> int:
-        """Go on to the next end of a training; which invitation's it is."""
+        """Go on to the next end of a training; which invitation's it is.
+
+        Raises:
+            ValueError: Everybody has had a place, and the buffer is not full.
+        """
+        if not self._working:
+            raise ValueError(
+                f"Expected participants enough to fill a buffer of {self._size}. "
+                f"Received: {len(self._durations)}, of which {self._buffered} have sent an update"
+            )
         self.now, invitation, participant = heapq.heappop(self._working)
-        self._last = participant
+        self._done.add(participant)
         return invitation
 
     def ended(self, *, counts: bool) -> bool:
@@ -140,11 +148,9 @@ class Flow:
         Returns:
             Whether the buffer is full: it is empty again after that.
         """
-        if not counts:
+        self._buffered += counts
+        if self._buffered < self._size:
             return False
-        self._buffered.add(self._last)
-        if len(self._buffered) < self._size:
-            return False
-        self._buffered = set()
+        self._done, self._buffered = set(), 0
         self.closed.append(self.now)
         return True

@@ -20,6 +20,7 @@ from simulation.simulate import simulate
 pytestmark = [pytest.mark.django_db, pytest.mark.keras, pytest.mark.alike]
 
 SMALL: dict[str, Any] = {"model": "2nn", "participants": 10, "fraction": 0.5, "rounds": 2}
+BUFFERED: dict[str, Any] = {"strategy": "fedbuff", "concurrency": 4, "buffer": 2}
 
 
 @pytest.fixture
@@ -101,13 +102,14 @@ def test_updates_that_are_too_long_are_set_aside_where_one_wants_that(home: Path
 
 
 def test_nobody_waits_for_the_slowest_of_an_asynchronous_run(home: Path) -> None:
-    found = run(home, strategy="fedbuff", concurrency=4, buffer=2, stragglers=0.9, rounds=4, seed=1)
+    found = run(home, **BUFFERED, stragglers=0.9, dropout=0.3, rounds=4, seed=1)
     assert found["state"] == "completed"
     assert [line["accepted"] for line in found["curve"][1:]] == [2] * 4
     clock = [line["virtual_seconds"] for line in found["curve"]]
     assert clock == sorted(clock)
     assert clock[0] == 0.0 < clock[1]
     assert places("accepted").filter(staleness__gt=0).exists()
+    assert places("failed").filter(code="vanished").exists()
 
 
 def test_each_participant_keeps_its_normalisation_and_evaluates_with_it(home: Path) -> None:
