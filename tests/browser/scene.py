@@ -1,7 +1,8 @@
 """A server that has seen a lot, made by the verbs: what the tests of every page look at.
 
 digits   three rounds published by "spring", one cancelled, a rollback, a candidate; "autumn"
-         has failed a round and trains in the next, with everybody in another state
+         has failed a round and trains in the next, with everybody in another state; four have
+         measured version 4 on data of their own, and one has version 3
 scans    a run that has failed for good, a paused one, a draft
 people   alice is an owner, bob an operator, victor a viewer
 """
@@ -24,7 +25,7 @@ from models_app import registry
 from models_app.evaluation import Evaluation
 from models_app.models import Model
 from models_app.packages import Package
-from rounds import enrolment, intake, lifecycle
+from rounds import enrolment, federated_evaluation, intake, lifecycle
 from rounds.errors import UpdateInvalid
 from rounds.models import Assignment, JoinCode, Round, Run
 from tests.browser.chromium import Chromium, Kept
@@ -94,6 +95,7 @@ def make() -> Scene:
     second = digits.versions.get(number=2)
     registry.roll_back(digits, second, actor="alice", reason="version 4 takes sevens for ones")
     autumn = active_run(digits, people)
+    evaluations(digits, people)
     draft = other_runs(people)
     enrolment.suspend(people["hanna"].participant, actor="bob", reason="its clock is wrong")
     enrolment.revoke(people["ivan"].participant, actor="alice", reason="the device was stolen")
@@ -206,6 +208,25 @@ def active_run(model: Model, people: dict[str, Enrolled]) -> Run:
     fail(people["gustav"], parts["gustav"])
     refuse(people["jana"], parts["jana"])
     return run
+
+
+def evaluations(model: Model, people: dict[str, Enrolled]) -> None:
+    """Four have measured version 4 on data of their own; of version 3 one report is here."""
+    there = list(people.values())[:4]
+    for number, reporting in ((4, there), (3, there[:1])):
+        version = model.versions.get(number=number)
+        asked = federated_evaluation.request(version, goal=4, actor="bob", reason="for the board")
+        for place, one in enumerate(reporting):
+            federated_evaluation.ask(one.participant, [model.slug])
+            samples, right = 40 + 20 * place, 3 - place // 2
+            federated_evaluation.report(
+                one.participant,
+                asked.pk,
+                samples=samples,
+                metrics={"loss": 0.4 + place / 10, "accuracy": 0.9 - place / 12},
+                classes=[[4, right]] * 9 + [[4 * (place > 2), 0]],
+            )
+        federated_evaluation.step(asked.pk)
 
 
 def other_runs(people: dict[str, Enrolled]) -> Run:

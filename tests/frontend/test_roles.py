@@ -158,7 +158,9 @@ PAGES = {
     "model-new": Door(OPERATORS, OPERATORS),
     "model": Door(VIEWERS, at=of(models)),
     "version": Door(VIEWERS, at=of(versions)),
-    "version-decide": Door(OPERATORS, OPERATORS, verbs(of_models.VERSION, versions)),
+    "version-decide": Door(
+        OPERATORS, OPERATORS, verbs(of_models.VERSION | of_rounds.EVALUATION, versions)
+    ),
     "try": Door(VIEWERS, VIEWERS, of(models)),
     # Participants
     "participants": Door(VIEWERS),
@@ -195,6 +197,8 @@ POWERS = {
     "models_app_modelversion": Powers(decide=OPERATORS),
     "rounds_assignment": Powers(),
     "rounds_checkin": Powers(),
+    "rounds_evaluationreport": Powers(),
+    "rounds_federatedevaluation": Powers(),
     "rounds_joincode": Powers(OPERATORS, add=OPERATORS, decide=OPERATORS),
     "rounds_participant": Powers(decide=OPERATORS),
     "rounds_participanttoken": Powers(),
