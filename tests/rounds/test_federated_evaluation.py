@@ -163,6 +163,16 @@ class TestInARound:
         assert (round_.phase, round_.code) == ("failed", "gate")
         assert "federated_accuracy" in round_.reason
 
+    def test_nobody_is_asked_about_what_the_server_refuses_already(
+        self, tiny_model: Model, enrolled: Enrol, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        found = {"accuracy": 0.9}, Evaluation({"accuracy": 0.1})
+        monkeypatch.setattr(lifecycle, "_measure", lambda round_: found)
+        everyone = enrolled("charlie"), enrolled("dora")
+        round_ = trained(tiny_model, *everyone, gate_metric="accuracy")
+        assert (round_.phase, round_.code) == ("failed", "gate")
+        assert not FederatedEvaluation.objects.exists()
+
     def test_a_run_stops_by_what_participants_measured(
         self, tiny_model: Model, enrolled: Enrol
     ) -> None:
