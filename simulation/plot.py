@@ -16,12 +16,14 @@ def draw(found: dict[str, Any], file: Path) -> None:
     """
     try:
         from matplotlib.figure import Figure  # without pyplot: no window, no state of the process
+        from matplotlib.ticker import MaxNLocator
     except ImportError:
         raise ValueError(
             "--plot: Expected matplotlib: pip install 'fedserver[simulation]'. Received: none"
         ) from None
     lines = [line for line in found["curve"] if line["accuracy"] is not None]
-    timed = bool(found["settings"]["stragglers"])
+    settings = found["settings"]
+    timed, until = bool(settings["stragglers"]), settings["until"]
     figure = Figure(figsize=(12 if timed else 6, 4), layout="constrained")
     axes = figure.subplots(1, 2 if timed else 1, squeeze=False, sharey=True)[0]
     for axis, name, label in zip(
@@ -30,10 +32,10 @@ def draw(found: dict[str, Any], file: Path) -> None:
         axis.plot([line[name] for line in lines], [line["accuracy"] for line in lines])
         axis.set_xlabel(label)
         axis.grid(alpha=0.3)
-        if found["settings"]["until"]:
-            axis.axhline(found["settings"]["until"][1], linestyle=":", color="gray")
+        if until and until[0] == "accuracy":
+            axis.axhline(until[1], linestyle=":", color="gray")
     axes[0].set_ylabel("accuracy on held-out examples")
-    settings = found["settings"]
+    axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.suptitle(f"{settings['strategy']} on {settings['dataset']}, {settings['partition']}")
     draft = file.with_name(f".new.{file.name}")
     figure.savefig(draft, dpi=150)
