@@ -43,10 +43,10 @@ def start(model: Model, **rules: Any) -> Round:
     return lifecycle.start_run(run.pk)
 
 
-def live(until: str = "") -> "subprocess.CompletedProcess[str]":
-    """Alice as a process of her own, killed at a moment, or done after one round."""
+def live(until: str = "", name: str = "alice") -> "subprocess.CompletedProcess[str]":
+    """Alice, or another, as a process of its own, killed at a moment, or done after one round."""
     return subprocess.run(
-        [sys.executable, "-m", "tests.participant", "alice", until, "1"],
+        [sys.executable, "-m", "tests.participant", name, until, "1"],
         cwd=django_settings.BASE_DIR,
         capture_output=True,
         text=True,
