@@ -24,6 +24,9 @@ from rounds.aggregation import (
 from rounds.aggregation.walk import BLOCK
 
 SIZES = [1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 7]
+"""Where blocks begin and end: for kernels, each of which serves several strategies."""
+SEAMS = [1, BLOCK, 3 * BLOCK + 7]
+"""The same for strategies: a block that is not full, one that is, and several with a rest."""
 
 # What each capability makes a participant tell, and where it is wrong.
 TOLD = {"report_steps": "steps", "report_initial_loss": "initial_loss"}
@@ -173,7 +176,7 @@ class StrategyContract:
         result = self.fold(cohort(BLOCK + 1))
         assert not any(np.shares_memory(result.delta, one) for one in result.state.values())
 
-    @pytest.mark.parametrize("size", SIZES)
+    @pytest.mark.parametrize("size", SEAMS)
     def test_the_delta_goes_where_it_is_wanted_with_the_same_bits(self, size: int) -> None:
         given, out = cohort(size), np.full(size, np.nan, np.float32)
         strategy = self.strategy()
@@ -190,18 +193,18 @@ class StrategyContract:
             with pytest.raises(ValueError, match=r"output of shape \(2,\)"):
                 strategy.apply(state, cohort(2), setting=self.setting, out=out)
 
-    @pytest.mark.parametrize("size", SIZES)
-    @pytest.mark.parametrize("threads", [1, 3, 8])
-    def test_any_number_of_threads_gives_the_same_bits(self, size: int, threads: int) -> None:
+    @pytest.mark.parametrize("size", SEAMS)
+    def test_any_number_of_threads_gives_the_same_bits(self, size: int) -> None:
         given = cohort(size)
-        assert same(self.fold(given, threads=threads), self.fold(given, threads=2))
+        alone = self.fold(given, threads=1)
+        assert all(same(self.fold(given, threads=threads), alone) for threads in (2, 3, 8))
 
     def test_the_order_is_that_of_the_keys_whoever_comes_first(self) -> None:
         given = cohort(500)
         assert same(self.fold(given[::-1]), self.fold(given))
         assert same(self.fold([*given[3:], *given[:3]]), self.fold(given))
 
-    @pytest.mark.parametrize("size", SIZES)
+    @pytest.mark.parametrize("size", SEAMS)
     def test_a_memory_map_is_as_good_as_an_array(self, size: int, tmp_path: Path) -> None:
         given = cohort(size)
         assert same(self.fold(on_disk(tmp_path, given)), self.fold(given))
@@ -291,17 +294,16 @@ class MeanContract(StrategyContract):
     (FedDyn), makes steps smaller (q-FedAvg, stale updates) or cuts.
     """
 
-    @pytest.mark.parametrize("size", SIZES)
+    @pytest.mark.parametrize("size", SEAMS)
     def test_one_participant_returns_its_own_update(self, size: int) -> None:
         """Or as few as the strategy takes, who all send the same."""
         (alice,) = cohort(size, count=1)
         alike = [replace(alice, key=key) for key in range(self.least)]
         assert self.fold(alike).delta.tobytes() == alice.values.tobytes()
 
-    @pytest.mark.parametrize("size", SIZES)
-    @pytest.mark.parametrize("constant", [0.1, -3.5e-30, 7.7e30])
-    def test_constant_updates_give_the_constant(self, size: int, constant: float) -> None:
-        values = np.full(size, constant, np.float32)
+    @pytest.mark.parametrize("size", SEAMS)
+    def test_constant_updates_give_the_constant(self, size: int) -> None:
+        values = np.resize(np.array([0.1, -3.5e-30, 7.7e30], np.float32), size)
         counts = [3, 1, 10**9, *[5] * (self.least - 3)]
         given = [update(values, samples=count, key=key) for key, count in enumerate(counts)]
         assert self.fold(given).delta.tobytes() == values.tobytes()
