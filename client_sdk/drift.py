@@ -34,7 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client_sdk.errors import CapabilityMissing
-from client_sdk.wire import TensorSpec
+from client_sdk.wire import REPORTS, TensorSpec
 
 PROXIMAL: Final = "proximal"
 CONTROL_VARIATES: Final = "control_variates"
@@ -56,13 +56,8 @@ CAPABILITIES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         PROXIMAL: ("mu",),
         CONTROL_VARIATES: (),
         DYNAMIC_REGULARIZATION: ("alpha",),
-        "report_steps": (),
-        "report_initial_loss": (),
+        **dict.fromkeys(REPORTS, ()),
     }
-)
-# What is told where it is asked for, by its name in the update's manifest.
-REPORTS: Final[Mapping[str, str]] = MappingProxyType(
-    {"report_steps": "steps", "report_initial_loss": "initial_loss"}
 )
 
 

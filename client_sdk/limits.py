@@ -28,9 +28,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from client_sdk.drift import REPORTS
 from client_sdk.errors import LimitReached, ProfileInvalid
 from client_sdk.keys import write_private
+from client_sdk.wire import REPORTS
 
 if TYPE_CHECKING:
     from client_sdk.protocol import Assignment, Evaluation

@@ -303,7 +303,7 @@ class Participant:
         With examples that are held out we evaluate versions too, when the server asks for it.
 
         The data stay here; what leaves are weight changes, a sample count, metrics and what the
-        run's strategy asks for (`client_sdk.drift.REPORTS`), each listed by an event before it
+        run's strategy asks for (`client_sdk.wire.REPORTS`), each listed by an event before it
         leaves and in `log` ever after. A server that is away is waited for. Ctrl-C and SIGTERM end
         it in good order, and so does `stop`.
 

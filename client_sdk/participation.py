@@ -771,7 +771,7 @@ def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 def _reports(requires: drift.Requirements, result: Any) -> dict[str, float]:
     """What the strategy asks to be told, and nothing else of what the trainer has to tell."""
-    asked = any(name in drift.REPORTS for name in requires)
+    asked = any(name in wire.REPORTS for name in requires)
     return drift.reports(requires, result.reports) if asked else {}
 
 

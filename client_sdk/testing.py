@@ -666,8 +666,8 @@ class FakeServer:
         if told != (document["id"], document["round"], base, digest):
             raise _Refused(422, "manifest_invalid", "Expected the manifest of this update.")
         for name in document["requires"]:
-            if name in drift.REPORTS and drift.REPORTS[name] not in manifest.reports:
-                detail = f"Expected the report `{drift.REPORTS[name]}`."
+            if name in wire.REPORTS and wire.REPORTS[name] not in manifest.reports:
+                detail = f"Expected the report `{wire.REPORTS[name]}`."
                 raise _Refused(422, "manifest_invalid", detail)
         self.updates.append(
             ReceivedUpdate(place.participant, document["id"], manifest, deltas, body)

@@ -44,6 +44,8 @@ ENCODINGS = ("float32",)
 MANIFEST_LIMIT = 4096  # bytes; it travels in an HTTP header
 SAMPLES_LIMIT = 10**9
 STEPS_LIMIT = 10**9
+# What a participant reports with its update, by the capability that a strategy requires for it.
+REPORTS = {"report_steps": "steps", "report_initial_loss": "initial_loss"}
 METRICS_LIMIT = 32
 METRIC_NAME_LIMIT = 64
 

@@ -124,10 +124,6 @@ def _compare(told: wire.UpdateManifest, mine: Assignment, length: int) -> None:
             )
 
 
-# What a participant has to report, by the capability that its run's strategy requires.
-REPORTS = {"report_steps": "steps", "report_initial_loss": "initial_loss"}
-
-
 def _reports(told: wire.UpdateManifest, mine: Assignment) -> dict[str, float]:
     """What the run's strategy asked to be reported, and no more. The wire has checked the ranges.
 
@@ -135,7 +131,7 @@ def _reports(told: wire.UpdateManifest, mine: Assignment) -> dict[str, float]:
         UpdateInvalid: Something is not there.
     """
     asked = eligibility.requirements(mine.round.run)
-    names = [REPORTS[capability] for capability in asked if capability in REPORTS]
+    names = [wire.REPORTS[capability] for capability in asked if capability in wire.REPORTS]
     for name in names:
         if name not in told.reports:
             raise UpdateInvalid(
