@@ -17,4 +17,6 @@ it was killed.
     simulate.py      all of it, from beginning to end
     results.py       the curve, and what `--json` writes
     plot.py          the curve as a picture
+
+    management/      the command
 """

@@ -2,10 +2,21 @@
 
 A strategy is asked for by its name: one of ours, or one that an installed package offers as an
 entry point of the group `fedserver.strategies`, whose name is the strategy's and whose value leads
-to its class. Importing this package is cheap: the kernels, and with them
-numba, are loaded by the first fold, so that a web process may name strategies and check their
-options. Compiled kernels are kept in `NUMBA_CACHE_DIR`, else beside the source if that can be
-written to, else in the user's cache directory.
+to its class.
+
+    contract             what a strategy is; expect: what several of them expect of a run
+    averages             fedavg, qfedavg
+    server optimizers    fedavgm; fedadagrad, fedadam, fedyogi share fedopt
+    drift                fedprox, scaffold, fednova, feddyn, fedbn
+    robust               median, trimmed_mean, geometric_median; krum, multi_krum, bulyan
+    clipping             norm_clipping, adaptive_clipping
+    asynchronous         fedbuff
+    kernels              walk (block by block); by it sums, ranks, distances; warm loads them all
+
+Importing this package is cheap: the kernels, and with them numba, are loaded by the first fold, so
+that a web process may name strategies and check their options. Compiled kernels are kept in
+`NUMBA_CACHE_DIR`, else beside the source if that can be written to, else in the user's cache
+directory.
 """
 
 import logging
