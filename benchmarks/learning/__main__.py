@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shlex
 import signal
 import statistics
@@ -26,6 +25,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from benchmarks import machine
 from benchmarks.learning import experiments, stored
 from benchmarks.learning.experiments import Job
 
@@ -74,7 +74,7 @@ def result(job: Job, document: dict[str, Any]) -> stored.Result:
         command=f"python manage.py simulate {job.options}",
         settings=document["settings"],
         software=document["versions"],
-        processor=processor(),
+        processor=f"{machine.processor()}, {os.cpu_count()} cores",
         commit=commit(),
         ended="target" if reached else "rounds" if document["state"] == "completed" else "stopped",
         rounds=document["rounds"],
@@ -100,14 +100,6 @@ def _tells(values: list[Any]) -> bool:
 
 def _rounded(value: Any) -> Any:
     return round(value, 4) if isinstance(value, float) else value
-
-
-def processor() -> str:
-    """What the machine calls its processor, and how many of its cores there are."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"
 
 
 def commit() -> str:
