@@ -139,14 +139,8 @@ def start_run(run_id: int, *, actor: str = "", reason: str = "") -> Round:
         ) from error
 
 
-def _open_round(run: Run, journal: Journal, *, after: Round | None = None) -> Round:
-    """Open a run's next round. An asynchronous one trains at once, with who still did before.
-
-    Args:
-        run: Locked.
-        journal: Of the transaction.
-        after: The round that has just been published, if it was one.
-    """
+def _open_round(run: Run, journal: Journal) -> Round:
+    """Open a locked run's next round. An asynchronous one trains at once, with who still did."""
     base = registry.served(run.model_id)
     number = 1 + (run.rounds.aggregate(last=Max("number"))["last"] or 0)
     now = clock.now()
@@ -174,15 +168,15 @@ def _open_round(run: Run, journal: Journal, *, after: Round | None = None) -> Ro
         deadline=opened.deadline.isoformat() if opened.deadline else None,
     )
     if run.kind == Run.Kind.ASYNCHRONOUS:
-        if after is not None:
-            carry_assignments(_unfinished(after), opened, journal)
+        carry_assignments(_unfinished(run), opened, journal)
         _start_training(opened, journal)
     return opened
 
 
-def _unfinished(round_: Round) -> QuerySet[Assignment]:
-    """Who still trains, and whose update waits for a verdict."""
-    return round_.assignments.filter(state__in=(*Assignment.OPEN, Place.UPLOADED))
+def _unfinished(run: Run) -> QuerySet[Assignment]:
+    """Who still trains though its round is published, and whose update waits for a verdict."""
+    unjudged = Assignment.objects.filter(state__in=(*Assignment.OPEN, Place.UPLOADED))
+    return unjudged.filter(round__run=run, round__phase=Phase.PUBLISHED)
 
 
 # --- Selecting --------------------------------------------------------------------------------
@@ -1141,10 +1135,16 @@ def _go_on(round_: Round, journal: Journal, metrics: dict[str, Any]) -> None:
     if done := _is_done(run, metrics):
         _complete(run, journal, done)
     elif run.state == RunState.RUNNING:
-        _open_round(run, journal, after=round_)
+        _open_round(run, journal)
         return
     # Of an asynchronous run some still train, and there is no round to hand them on to.
-    _end_assignments(round_, journal, f"run_{run.state}", f"The run is {run.state}.")
+    ended: dict[str, Any] = {"code": f"run_{run.state}", "reason": f"The run is {run.state}."}
+    if run.state != RunState.PAUSED:
+        _end_assignments(_unfinished(run), journal, **ended)
+        return
+    # What has been acknowledged waits for the run to be resumed: it is to count.
+    working = _unfinished(run).filter(state__in=Assignment.OPEN)
+    move_assignments(working, Place.LATE, journal, **ended)
 
 
 class Done(NamedTuple):
@@ -1229,7 +1229,8 @@ def _until_is_met(run: Run, metrics: dict[str, Any]) -> bool:
 
 def _fail_round(round_: Round, journal: Journal, code: str, reason: str, **measured: Any) -> bool:
     """End a round without a version; its run tries again, later and later, and then gives up."""
-    _end_assignments(round_, journal, "round_failed", f"The round failed: {reason}")
+    told = f"The round failed: {reason}"
+    _end_assignments(round_.assignments.all(), journal, code="round_failed", reason=told)
     _reject_candidate(round_, reason)
     changes = {"code": code, "reason": reason, "ended_at": clock.now(), "deadline": None}
     moved = move_round(
@@ -1308,14 +1309,14 @@ def _time_out(round_id: int) -> bool:
         return _fail_round(round_, journal, f"{round_.phase}_timed_out", reason)
 
 
-def _end_assignments(round_: Round, journal: Journal, code: str, reason: str) -> None:
+def _end_assignments(
+    assignments: QuerySet[Assignment], journal: Journal, *, code: str, reason: str
+) -> None:
     ended: dict[str, Any] = {"code": code, "reason": reason}
-    move_assignments(
-        round_.assignments.filter(state__in=Assignment.OPEN), Place.LATE, journal, **ended
-    )
-    move_assignments(
-        round_.assignments.filter(state=Place.UPLOADED), Place.REJECTED, journal, **ended
-    )
+    working = assignments.filter(state__in=Assignment.OPEN)
+    move_assignments(working, Place.LATE, journal, **ended)
+    uploaded = assignments.filter(state=Place.UPLOADED)
+    move_assignments(uploaded, Place.REJECTED, journal, **ended)
 
 
 def advance(run_id: int) -> bool:
@@ -1338,7 +1339,10 @@ def advance(run_id: int) -> bool:
 
 
 def pause_run(run_id: int, *, actor: str = "", reason: str = "") -> Run:
-    """Let the current round finish, and open no other. Raises IllegalMove."""
+    """Let the current round finish, and open no other. Raises IllegalMove.
+
+    What came to an asynchronous run since its round closed waits for the run to be resumed.
+    """
     with events.transaction() as journal:
         run = lock_run(run_id)
         return move_run(run, RunState.PAUSED, journal, "run.paused", actor, reason)
@@ -1363,6 +1367,8 @@ def stop_run(run_id: int, *, actor: str = "", reason: str = "") -> Run:
         move_run(run, RunState.STOPPED, journal, "run.stopped", actor, reason)
         for active in run.rounds.filter(phase__in=Round.ACTIVE):
             _cancel(lock_round(active.pk), journal, actor, reason or "The run was stopped.")
+        told = {"code": "run_stopped", "reason": "The run is stopped."}
+        _end_assignments(_unfinished(run), journal, **told)  # they waited since it was paused
         return run
 
 
@@ -1379,7 +1385,8 @@ def cancel_round(round_id: int, *, actor: str = "", reason: str = "") -> Round:
 
 
 def _cancel(round_: Round, journal: Journal, actor: str, reason: str) -> None:
-    _end_assignments(round_, journal, "round_cancelled", f"The round was cancelled: {reason}")
+    told = f"The round was cancelled: {reason}"
+    _end_assignments(round_.assignments.all(), journal, code="round_cancelled", reason=told)
     _reject_candidate(round_, reason)
     changes = {"code": "cancelled", "reason": reason, "ended_at": clock.now(), "deadline": None}
     move_round(

@@ -186,7 +186,7 @@ def round_line(one: Any) -> dict[str, Any]:
 
 # A round that failed or was cancelled says nothing of those who had a place in it, but for who
 # was still training when too few had come in; nor does an asynchronous run that has ended.
-_VOID = Q(code__in=("round_cancelled", "run_completed", "run_paused")) | (
+_VOID = Q(code__in=("round_cancelled", "run_completed", "run_paused", "run_stopped")) | (
     Q(code="round_failed") & ~Q(state=Place.LATE, round__code="quorum_not_met")
 )
 _ENDED = Q(state__in=attendance.ENDED) & ~_VOID

@@ -5,7 +5,7 @@ from datetime import timedelta
 from models_app import blobs
 from models_app import selectors as registry
 from rounds import clock
-from rounds.models import Update
+from rounds.models import Assignment, Update
 
 # Younger bytes may be those of an upload or a fold that has not reached its row yet.
 _ORPHAN_AGE = timedelta(days=1)
@@ -22,6 +22,8 @@ def forget_updates(keep_days: int) -> int:
     """
     before = clock.now() - timedelta(days=keep_days)
     old = Update.objects.filter(deleted_at=None, assignment__round__ended_at__lt=before)
+    # One that no round has judged yet waits for its run to be resumed.
+    old = old.exclude(assignment__state=Assignment.State.UPLOADED)
     forgotten = 0
     for update in old.iterator():
         Update.objects.filter(pk=update.pk).update(deleted_at=clock.now())

@@ -10,7 +10,7 @@ import pytest
 from journal.models import Event
 from models_app import registry
 from models_app.models import Model
-from rounds import clock, enrolment, intake, lifecycle, selectors
+from rounds import clock, enrolment, intake, lifecycle, selectors, tidying
 from rounds.api import documents
 from rounds.errors import RoundClosed, UpdateInvalid
 from rounds.models import Assignment, Participant, Round, Run, Update
@@ -227,24 +227,60 @@ def test_without_a_quorum_at_the_deadline_the_round_fails_and_ends_who_trained(
     assert (now(mine).state, now(mine).code) == ("late", "round_failed")
 
 
-@pytest.mark.parametrize(("end", "code"), [("pause", "run_paused"), ("complete", "run_completed")])
-def test_when_there_is_no_next_round_what_is_unfinished_ends_and_counts_against_nobody(
-    tiny_model: Model, enrolled: Enrol, end: str, code: str
-) -> None:
+def one_late_one_slow(model: Model, enrolled: Enrol, **rules: Any) -> tuple[Assignment, Assignment]:
+    """While emil's update is folded charlie's has come, and dora still trains."""
     charlie, dora, emil = map(enrolled, ("charlie", "dora", "emil"))
-    round_ = buffered(tiny_model, rounds_planned=1 if end == "complete" else 9, buffer_size=1)
+    round_ = buffered(model, buffer_size=1, **rules)
     late, slow, fast = comes(charlie), comes(dora), comes(emil)
-    sends(emil, fast)
+    sends(emil, fast, 1.0)
     lifecycle.step(round_.pk)
-    sends(charlie, late)  # while the buffer is folded
-    if end == "pause":
-        lifecycle.pause_run(round_.run_id, actor="bob")
-    assert carry(round_).phase == "published"
-    assert (now(late).state, now(late).code) == ("rejected", code)
-    assert (now(slow).state, now(slow).code) == ("late", code)
-    told = selectors.attendances([charlie.participant, dora.participant])
+    sends(charlie, late, 4.0)
+    return late, slow
+
+
+def test_after_the_last_round_what_is_unfinished_ends_and_counts_against_nobody(
+    tiny_model: Model, enrolled: Enrol
+) -> None:
+    late, slow = one_late_one_slow(tiny_model, enrolled, rounds_planned=1)
+    assert carry(now(late).round).phase == "published"
+    assert (now(late).state, now(late).code) == ("rejected", "run_completed")
+    assert (now(slow).state, now(slow).code) == ("late", "run_completed")
+    told = selectors.attendances([late.participant, slow.participant])
     assert [one.void for one in told.values()] == [1, 1]
     assert Round.objects.count() == 1
+
+
+def test_in_a_pause_updates_wait_and_who_trains_goes_home(
+    tiny_model: Model, enrolled: Enrol
+) -> None:
+    late, slow = one_late_one_slow(tiny_model, enrolled)
+    first = now(late).round
+    lifecycle.pause_run(first.run_id, actor="bob")
+    assert carry(first).phase == "published"
+    assert (now(late).state, now(late).round) == ("uploaded", first)
+    assert (now(slow).state, now(slow).code) == ("late", "run_paused")
+    assert selectors.attendances([slow.participant])[slow.participant.pk].void == 1
+    # However long the pause is, its bytes are kept; emil's are not.
+    Round.objects.update(ended_at=clock.now() - timedelta(days=30))
+    assert tidying.forget_updates(7) == 1
+    lifecycle.resume_run(first.run_id, actor="bob")
+    second = now(late).round
+    assert second.number == 2
+    assert carry(second).phase == "published"
+    assert (now(late).state, now(late).staleness) == ("accepted", 1)
+    np.testing.assert_array_equal(served_weights(tiny_model), KERNEL + np.float32(1 + 2))
+
+
+def test_a_run_that_is_stopped_in_a_pause_ends_the_updates_that_waited(
+    tiny_model: Model, enrolled: Enrol
+) -> None:
+    late, _ = one_late_one_slow(tiny_model, enrolled)
+    first = now(late).round
+    lifecycle.pause_run(first.run_id, actor="bob")
+    carry(first)
+    lifecycle.stop_run(first.run_id, actor="bob")
+    assert (now(late).state, now(late).code) == ("rejected", "run_stopped")
+    assert selectors.attendances([late.participant])[late.participant.pk].void == 1
 
 
 def test_stopping_and_cancelling_leave_nobody_behind(tiny_model: Model, enrolled: Enrol) -> None:
