@@ -245,8 +245,9 @@ def _whole(field: str, value: Any, least: int, most: int) -> None:
 
 
 def _number(field: str, value: Any, least: float, most: float, *, above: bool = False) -> None:
-    number = type(value) in (int, float) and math.isfinite(value)
-    if not number or not least <= value <= most or (above and value == least):
+    # In this order: a whole number may be too large to be asked whether it is finite.
+    within = type(value) in (int, float) and least <= value <= most and math.isfinite(value)
+    if not within or (above and value == least):
         raise _invalid(field, f"a number {'above' if above else 'from'} {least} to {most}", value)
 
 

@@ -213,7 +213,7 @@ def _expect_in_range(option: Field[Any], value: Any) -> None:
     if value is None and option.default is None:
         return
     numbers = (int,) if kind is int else (int, float)
-    within = type(value) in numbers and math.isfinite(value) and least <= value <= most
+    within = type(value) in numbers and least <= value <= most and math.isfinite(value)
     if not within or (above and value == least):
         what = f"a {'whole ' if kind is int else ''}number {'above' if above else 'from'}"
         detail = f"Expected {what} {least} to {most}. Received: {value!r}"

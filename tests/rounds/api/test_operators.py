@@ -91,6 +91,21 @@ def test_a_run_needs_a_model_and_nothing_else(operator: APIClient, tiny_model: M
         ({"model": "tiny", "selection": "first_come"}, "cohort_goal"),
         ({"model": "tiny", "quorum": 5, "target": 3}, "target"),
         ({"model": "tiny", "until_metric": "accuracy"}, "until_value"),
+        ({"model": "tiny", "patience": 2}, "best_metric"),
+        ({"model": "tiny", "kind": "asynchronous"}, "kind"),
+        ({"model": "tiny", "strategy": "fedbuff"}, "kind"),
+        ({"model": "tiny", "strategy": "fedbuff", "kind": "asynchronous"}, "concurrency"),
+        ({"model": "tiny", "buffer_size": 2}, "buffer_size"),
+        ({"model": "tiny", "gate_metric": "federated_accuracy"}, "evaluators"),
+        ({"model": "tiny", "evaluators": 2}, "evaluators"),
+        (
+            {"model": "tiny", "strategy": "fedprox", "strategy_options": {"mu": 10**400}},
+            "strategy_options.mu",
+        ),
+        (
+            {"model": "tiny", "hyperparameters": {"learning_rate": 10**400}},
+            "hyperparameters.learning_rate",
+        ),
     ],
 )
 def test_a_rule_that_makes_no_sense_is_refused_at_its_field(
