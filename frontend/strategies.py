@@ -122,13 +122,13 @@ def describe(name: str, options: Mapping[str, Any] | None = None) -> Described:
         name: Of the strategy.
         options: That a run sets of it; its defaults if None.
     """
-    kind = kind_of(name)
+    kind = aggregation.find(name)
     if kind is None:
         return Described(name, name, "It is not installed here.")
     found = _ARXIV.search(kind.paper)
     return Described(
         name=name,
-        title=title_of(name),
+        title=aggregation.title(name),
         about=kind.about,
         paper=kind.paper,
         href=f"https://arxiv.org/abs/{found[1]}" if found else "",
@@ -140,22 +140,9 @@ def describe(name: str, options: Mapping[str, Any] | None = None) -> Described:
     )
 
 
-def title_of(name: str) -> str:
-    """What people call a strategy; a package's may have no title."""
-    return getattr(kind_of(name), "title", name)
-
-
-def kind_of(name: str) -> type[aggregation.Strategy] | None:
-    """The class of a strategy; None if it is not installed, or its package is broken."""
-    try:
-        return aggregation.strategy(name)
-    except aggregation.OptionError:
-        return None
-
-
 def names() -> list[str]:
     """The strategies that can be had."""
-    return [name for name in aggregation.names() if kind_of(name)]
+    return [name for name in aggregation.names() if aggregation.find(name)]
 
 
 def families() -> list[Family]:

@@ -10,10 +10,12 @@ from typing import Any
 
 from rounds import aggregation
 
+CONTROL_VARIATES = "control_variates"
+KEPT = (CONTROL_VARIATES, "dynamic_regularization")  # a participant keeps something for next time
 # What a participant does then, after "each participant".
 WORDS = {
     "proximal": "holds its training near the version that it began with (proximal term)",
-    "control_variates": "corrects each step by control variates, and keeps its own",
+    CONTROL_VARIATES: "corrects each step by control variates, and keeps its own",
     "dynamic_regularization": "corrects each step by a term of its own, which it keeps",
     "report_steps": "tells how many steps it took",
     "report_initial_loss": "tells its loss before training",

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from models_app.evaluation import FEDERATED
 from rounds import aggregation, capabilities, rules, selection
 from rounds.amounts import size, span
 from rounds.models import Run
 
 Way = Run.Selection
-_KEPT = ("control_variates", "dynamic_regularization")  # what a participant keeps for next time
 FEW_NAMED = 3
 
 
@@ -176,28 +176,28 @@ def _about_participants(run: Run, facts: Facts) -> list[str]:
 
 
 def _about_strategy(run: Run, facts: Facts) -> list[str]:
-    told, kind = [], _strategy(run)
+    told, kind, title = [], aggregation.find(run.strategy), aggregation.title(run.strategy)
     if kind is None:
         return [f"The strategy {run.strategy} is not installed here any more."]
     if kind.family == "robust" and run.quorum < 3:
         told.append(
             f"A round may publish with {_some(run.quorum, 'update', 'updates')}: among so few "
-            f"nobody can tell who is wrong. {_title(run)} needs a quorum of 3, better of 5."
+            f"nobody can tell who is wrong. {title} needs a quorum of 3, better of 5."
         )
     if kind.family == "robust" and 0 < run.quarantine_factor < 3:
         told.append(
             f"Updates above {run.quarantine_factor:g} times the median norm are quarantined before "
-            f"{_title(run)} sees them, those of honest participants with unusual data among them. "
+            f"{title} sees them, those of honest participants with unusual data among them. "
             "It bears outliers by itself: 5 or more, or 0, leaves the choice to it."
         )
     asked = capabilities.required(run.strategy, run.strategy_options)
     drawn = cohort(run, facts.enrolled).invites
-    if any(name in asked for name in _KEPT) and drawn and facts.enrolled:
+    if any(name in asked for name in capabilities.KEPT) and drawn and facts.enrolled:
         times = run.rounds_planned * drawn / facts.enrolled
         if times < 2:
             told.append(
                 f"Each participant trains about {_times(times)} in {run.rounds_planned} rounds, "
-                f"and what it keeps for {_title(run)} counts from its second time on: plan more "
+                f"and what it keeps for {title} counts from its second time on: plan more "
                 "rounds, or a larger share of the participants in each."
             )
     return told
@@ -209,7 +209,7 @@ def _about_metrics(run: Run, facts: Facts) -> list[str]:
     uses = {"gate_metric": "", "best_metric": "go by it", "until_metric": "end by it"}
     asked = {getattr(run, name): use for name, use in uses.items() if getattr(run, name)}
     for metric, use in asked.items():
-        if metric.startswith("federated_"):
+        if metric.startswith(FEDERATED):
             if not run.evaluators:
                 told.append(
                     f"{metric} is what participants measure, and no evaluators are asked for."
@@ -237,7 +237,7 @@ def _rounds(run: Run, facts: Facts) -> str:
     text = f"Up to {_some(run.rounds_planned, 'round', 'rounds')}"
     if run.until_metric and run.until_value is not None:
         reaches = "falls to" if rules.smaller_is_better(run.until_metric) else "reaches"
-        measured = "" if run.until_metric.startswith("federated_") else " on the held-out set"
+        measured = "" if run.until_metric.startswith(FEDERATED) else " on the held-out set"
         text += f", fewer if the {run.until_metric}{measured} {reaches} "
         text += f"{run.until_value:g} before"
     if _is_buffered(run):
@@ -336,7 +336,7 @@ def _quarantine(run: Run) -> str:
 
 
 def _publishing(run: Run, facts: Facts) -> str:
-    made = f"{_title(run)} makes a new version of the updates; "
+    made = f"{aggregation.title(run.strategy)} makes a new version of the updates; "
     if not facts.evaluation_samples:
         return made + "it is served unmeasured, for the model has no evaluation set."
     samples = _some(facts.evaluation_samples, "held-out sample", "held-out samples")
@@ -348,17 +348,6 @@ def _publishing(run: Run, facts: Facts) -> str:
         f" unless its {run.gate_metric} is more than {run.gate_tolerance:g} {side} that of the "
         "version before: then the round fails, and the old version stays."
     )
-
-
-def _title(run: Run) -> str:
-    return getattr(_strategy(run), "title", run.strategy)
-
-
-def _strategy(run: Run) -> type[aggregation.Strategy] | None:
-    try:
-        return aggregation.strategy(run.strategy)
-    except aggregation.OptionError:
-        return None
 
 
 def _evaluation(run: Run) -> str:

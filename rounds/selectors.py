@@ -27,7 +27,7 @@ from django.db.models.functions import Cast, Coalesce, NullIf
 
 from models_app import selectors as registry
 from models_app.models import ModelVersion
-from rounds import attendance, clock, eligibility, history, lifecycle, preview
+from rounds import attendance, capabilities, clock, eligibility, history, lifecycle, preview
 from rounds.errors import ParticipantNotFound
 from rounds.models import (
     Assignment,
@@ -65,7 +65,7 @@ def _is_control(participant: Participant, sha256: str) -> bool:
         participant=participant, state__in=Assignment.OPEN, base__strategy_state=sha256
     )
     return any(
-        "control_variates" in eligibility.requirements(one.round.run)
+        capabilities.CONTROL_VARIATES in eligibility.requirements(one.round.run)
         and lifecycle.state_left(one.base, one.round.run_id) == sha256
         for one in mine.select_related("round__run", "base")
     )

@@ -9,8 +9,7 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
 
-from frontend import strategies
-from rounds import amounts
+from rounds import aggregation, amounts
 
 register = template.Library()
 NOTHING = "\u2013"  # a dash, for what is not known
@@ -43,7 +42,7 @@ def state(value: str, word: str = "") -> SafeString:
 @register.filter
 def strategy(name: str) -> str:
     """What people call a strategy."""
-    return strategies.title_of(name)
+    return aggregation.title(name)
 
 
 @register.filter

@@ -79,12 +79,14 @@ __all__ = [
     "Strategy",
     "apply_delta",
     "build",
+    "find",
     "in_order",
     "names",
     "number",
     "options",
     "reported",
     "strategy",
+    "title",
     "told",
     "whole",
 ]
@@ -141,6 +143,19 @@ def strategy(name: str) -> type[Strategy]:
     return _load(offers[0])
 
 
+def find(name: str) -> type[Strategy] | None:
+    """The same, for those who only tell of it: None where `strategy` raises."""
+    try:
+        return strategy(name)
+    except OptionError:
+        return None
+
+
+def title(name: str) -> str:
+    """What people call a strategy: its name, if it has no title or is not to be had any more."""
+    return getattr(find(name), "title", name)
+
+
 @cache
 def _offered() -> dict[str, list[EntryPoint]]:
     """What installed packages offer, by name, looked up once; none of it is loaded."""
@@ -158,13 +173,18 @@ def _load(offer: EntryPoint) -> type[Strategy]:
     """Imports a package's strategy. Raises OptionError, whatever goes wrong in the package."""
     try:
         found = offer.load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         what = f"{type(error).__name__}: {error}"
         raise _broken(offer, "a class that can be imported", what) from error
     if not (isinstance(found, type) and issubclass(found, Strategy)):
         raise _broken(offer, "a subclass of rounds.aggregation.Strategy", repr(found))
     if not hasattr(found, "__dataclass_fields__"):
         raise _broken(offer, "a dataclass, whose fields are its options", repr(found))
+    try:
+        get_type_hints(found)
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}"
+        raise _broken(offer, "a class whose annotations can be read", what) from error
     return found
 
 
@@ -240,8 +260,25 @@ def build(
             )
     folding = {"threads": threads} if "threads" in signature(kind).parameters else {}
     try:
-        return kind(**given, **folding)
+        made = kind(**given, **folding)
     except OptionError:
         raise
     except (TypeError, ValueError) as error:  # an option without a range, or a strategy's own rule
         raise OptionError("strategy_options", str(error)) from error
+    except Exception as error:  # a package at fault: it is to spoil its own runs only
+        detail = f"Expected {name} to be made. Received: {type(error).__name__}: {error}"
+        raise OptionError("strategy", detail) from error
+    _expect_requirements(name, made)
+    return made
+
+
+def _expect_requirements(name: str, made: Strategy) -> None:
+    """What it asks of participants must be readable, for each that checks in is held against it."""
+    try:
+        told: Any = {one: dict(numbers) for one, numbers in made.requires.items()}
+        fit = all(type(value) in (int, float) for one in told.values() for value in one.values())
+    except Exception as error:
+        told, fit = f"{type(error).__name__}: {error}", False
+    if not fit:
+        detail = f"Expected {name} to require numbers by name of capability. Received: {told!r}"
+        raise OptionError("strategy", detail)

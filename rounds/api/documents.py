@@ -5,7 +5,7 @@ from typing import Any
 
 from models_app import blobs
 from models_app.models import ModelVersion
-from rounds import clock, eligibility, lifecycle
+from rounds import capabilities, clock, eligibility, lifecycle
 from rounds.lifecycle import Wait
 from rounds.models import Assignment, EvaluationReport, Round
 
@@ -43,16 +43,13 @@ def assignment(one: Assignment) -> dict[str, Any]:
         "version": version(one.base),
         "staleness": one.staleness,
         "requires": {name: dict(numbers) for name, numbers in required.items()},
-        "control": _control(one) if CONTROL in required else None,
+        "control": _control(one) if capabilities.CONTROL_VARIATES in required else None,
         "hyperparameters": run.hyperparameters,
         "seed": one.seed,
         "encoding": "float32",
         "deadline": deadline.isoformat() if deadline else None,
         "seconds_left": max(0.0, left) if left is not None else None,
     }
-
-
-CONTROL = "control_variates"
 
 
 def _control(one: Assignment) -> dict[str, Any] | None:
