@@ -134,6 +134,9 @@ def check(run: Run) -> None:
         strategy.check(setting(run))
     except aggregation.OptionError as error:
         raise RulesInvalid(error.detail, field=error.field) from error
+    except Exception as error:  # of a package's strategy: whoever chose it has to know
+        what = f"{type(error).__name__}: {error}"
+        raise _invalid("strategy", f"{run.strategy} to check the rules of a run", what) from error
     _check_kind(run, strategy)
     _check_weights(run)
     _whole("rounds_planned", run.rounds_planned, 1, 1_000_000)

@@ -146,3 +146,15 @@ def test_every_rule_is_explained_in_the_docs() -> None:
     cells = re.findall(r"^\| (`[^|]+) \|", text, re.MULTILINE)
     explained = [name for cell in cells for name in re.findall(r"`(\w+)`", cell)]
     assert sorted(explained) == sorted(rules.FIELDS)
+
+
+def test_a_strategy_that_fails_at_checking_is_refused_with_what_it_raised(
+    tiny_model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> None:
+        raise KeyError("home")
+
+    monkeypatch.setattr(doubles.Buffered, "check", fails)
+    with pytest.raises(RulesInvalid, match="KeyError: 'home'") as refused:
+        rules.check(Run(model=tiny_model, **ASYNCHRONOUS))
+    assert refused.value.field == "strategy"

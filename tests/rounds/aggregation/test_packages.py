@@ -117,11 +117,17 @@ print(aggregation.build("power_mean").title, "power_mean" in sys.modules, "numba
         ("import nowhere", "can be imported. Received: ModuleNotFoundError: No module named 'nowh"),
         ("1 / 0", "can be imported. Received: ZeroDivisionError"),
         ("", "can be imported. Received: AttributeError"),
+        ("import sys; sys.exit('no licence')", "can be imported. Received: SystemExit: no licence"),
         ("Mean = dict", "a subclass of rounds.aggregation.Strategy. Received: <class 'dict'>"),
         ("Mean = 3", "a subclass of rounds.aggregation.Strategy. Received: 3"),
         (
             "from rounds.aggregation import Strategy\nclass Mean(Strategy): pass",
             "a dataclass, whose fields are its options",
+        ),
+        (
+            "from dataclasses import dataclass\nfrom rounds.aggregation import FedAvg\n"
+            "@dataclass(frozen=True)\nclass Mean(FedAvg):\n    power: 'Nowhere' = 1.0",
+            "annotations can be read. Received: NameError",
         ),
     ],
 )
@@ -174,6 +180,33 @@ class Picky(Strategy):
     with pytest.raises(OptionError, match="Expected a share") as refused:
         aggregation.build("picky", {"share": 2})
     assert refused.value.field == "strategy_options"
+
+
+@pytest.mark.parametrize(
+    ("method", "why"),
+    [
+        ("def __post_init__(self): raise KeyError('home')", "to be made. Received: KeyError"),
+        ("requires = ['report_steps']", "to require numbers by name of capability"),
+        ("requires = {'proximal': {'mu': 'much'}}", "to require numbers by name of capability"),
+        ("requires = property(lambda self: 1 / 0)", "Received: 'ZeroDivisionError"),
+    ],
+)
+def test_a_strategy_at_fault_is_refused_before_anybody_checks_in(
+    site: Path, method: str, why: str
+) -> None:
+    module = f"""
+from dataclasses import dataclass
+from rounds.aggregation import Strategy
+
+@dataclass(frozen=True)
+class Odd(Strategy):
+    title = "Odd"
+    {method}
+"""
+    lay_out(site, module, package("odd", 'odd = "odd:Odd"'))
+    with pytest.raises(OptionError, match=re.escape(why)) as refused:
+        aggregation.build("odd")
+    assert refused.value.field == "strategy"
 
 
 # --- The page of documents ----------------------------------------------------------------------
