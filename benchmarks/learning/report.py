@@ -191,7 +191,7 @@ def draw_skew() -> None:
     panels = []
     for title, names in (
         ("2NN, on the server's test images", experiments.SKEW),
-        ("batch normalisation, on participants' own images", experiments.NORMALISED),
+        ("batch normalization, on participants' own images", experiments.NORMALISED),
     ):
         lines = [
             Line(name, found.curve["round"], found.curve[_judged(cell)])
