@@ -7,7 +7,7 @@ from django import forms
 
 from accounts.decisions import Decision
 from models_app.models import ModelVersion
-from rounds import enrolment, federated_evaluation, lifecycle, tasks
+from rounds import enrolment, federated_evaluation, lifecycle, rules, tasks
 from rounds.errors import IllegalMove
 from rounds.models import FederatedEvaluation, JoinCode, Participant, Round, Run
 
@@ -111,8 +111,8 @@ class EvaluationForm(forms.Form):
     seconds = forms.IntegerField(
         label="Seconds to wait",
         initial=300,
-        min_value=federated_evaluation.SHORTEST,
-        max_value=federated_evaluation.LONGEST,
+        min_value=rules.EVALUATION_SECONDS[0],
+        max_value=rules.EVALUATION_SECONDS[1],
     )
 
 

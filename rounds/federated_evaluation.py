@@ -29,7 +29,7 @@ from journal.events import Journal
 from models_app import registry
 from models_app.evaluation import FEDERATED
 from models_app.models import ModelVersion
-from rounds import clock, evaluation_summary
+from rounds import clock, evaluation_summary, rules
 from rounds.amounts import span
 from rounds.errors import (
     EvaluationClosed,
@@ -37,7 +37,6 @@ from rounds.errors import (
     EvaluationOpen,
     IllegalMove,
     ReportConflict,
-    RulesInvalid,
 )
 from rounds.evaluation_summary import Report, Told
 from rounds.models import EvaluationReport, FederatedEvaluation, Participant, Round, Run
@@ -47,7 +46,6 @@ State = FederatedEvaluation.State
 
 SPARE = 1.3  # asks this many times the goal, for some will not answer
 PLACE_KEPT = timedelta(seconds=120)  # for one that was asked, before another is
-SHORTEST, LONGEST = 10, 30 * 86_400  # seconds
 
 
 # --- It opens ---------------------------------------------------------------------------------
@@ -107,9 +105,9 @@ def request(
         RulesInvalid: A number makes no sense; its `field` says which.
         EvaluationOpen: An operator has asked about this version, and answers are waited for.
     """
-    _whole("minimum", minimum, 2, 1_000_000)
-    _whole("goal", goal, minimum, 1_000_000)
-    _whole("seconds", seconds, SHORTEST, LONGEST)
+    rules.whole("minimum", minimum, 2, 1_000_000)
+    rules.whole("goal", goal, minimum, 1_000_000)
+    rules.whole("seconds", seconds, *rules.EVALUATION_SECONDS)
     with events.transaction() as journal:
         ModelVersion.objects.select_for_update(no_key=True).get(pk=version.pk)
         asked = FederatedEvaluation.objects.filter(version=version, state=State.OPEN, round=None)
@@ -126,12 +124,6 @@ def request(
         )
         _tell(opened, journal, "opened", actor=actor, reason=reason)
     return opened
-
-
-def _whole(field: str, value: Any, least: int, most: int) -> None:
-    if type(value) is not int or not least <= value <= most:
-        expected = f"Expected a whole number from {least} to {most}."
-        raise RulesInvalid(f"{expected} Received: {value!r:.60}", field=field)
 
 
 # --- Participants -----------------------------------------------------------------------------

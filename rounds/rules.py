@@ -46,6 +46,8 @@ FIELDS = (
     "retries",
     "retry_seconds",
 )
+MONTH = 30 * 86_400  # seconds
+EVALUATION_SECONDS = 10, MONTH  # the shortest time for evaluations, and the longest
 OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "adagrad")
 HYPERPARAMETERS: dict[str, Any] = {
     "epochs": 1,
@@ -75,9 +77,9 @@ def hyperparameters(given: Mapping[str, Any]) -> dict[str, Any]:
         raise _invalid("hyperparameters", f"one of {sorted(HYPERPARAMETERS)}", sorted(unknown)[0])
     values = HYPERPARAMETERS | dict(given)
     for name, least, most in (("epochs", 1, 10_000), ("batch_size", 1, 1_000_000)):
-        _whole(f"hyperparameters.{name}", values[name], least, most)
+        whole(f"hyperparameters.{name}", values[name], least, most)
     if values["max_steps"] is not None:
-        _whole("hyperparameters.max_steps", values["max_steps"], 1, 10**9)
+        whole("hyperparameters.max_steps", values["max_steps"], 1, 10**9)
     _number("hyperparameters.learning_rate", values["learning_rate"], 0.0, 1000.0, above=True)
     _number("hyperparameters.momentum", values["momentum"], 0.0, 1.0)
     if values["optimizer"] not in OPTIMIZERS:
@@ -139,17 +141,17 @@ def check(run: Run) -> None:
         raise _invalid("strategy", f"{run.strategy} to check the rules of a run", what) from error
     _check_kind(run, strategy)
     _check_weights(run)
-    _whole("rounds_planned", run.rounds_planned, 1, 1_000_000)
-    _whole("cohort_min", run.cohort_min, 1, 1_000_000)
-    _whole("quorum", run.quorum, 1, 1_000_000)
-    _whole("retries", run.retries, 0, 1000)
+    whole("rounds_planned", run.rounds_planned, 1, 1_000_000)
+    whole("cohort_min", run.cohort_min, 1, 1_000_000)
+    whole("quorum", run.quorum, 1, 1_000_000)
+    whole("retries", run.retries, 0, 1000)
     for name in ("selecting_seconds", "training_seconds", "retry_seconds"):
-        _whole(name, getattr(run, name), 1, 30 * 86_400)
+        whole(name, getattr(run, name), 1, MONTH)
     _number("fraction", run.fraction, 0.0, 1.0, above=True)
     _number("over_selection", run.over_selection, 1.0, 10.0)
     _number("quarantine_factor", run.quarantine_factor, 0.0, 1e6)
     _number("gate_tolerance", run.gate_tolerance, 0.0, 1e6)
-    _whole("seed", run.seed, 0, 2**62)
+    whole("seed", run.seed, 0, 2**62)
     if run.selection not in Run.Selection.values:
         raise _invalid("selection", f"one of {Run.Selection.values}", run.selection)
     _check_counts(run)
@@ -167,7 +169,7 @@ def _check_kind(run: Run, strategy: aggregation.Strategy) -> None:
     for name in ("concurrency", "buffer_size"):
         value = getattr(run, name)
         if is_asynchronous:
-            _whole(name, value, 1, 1_000_000)
+            whole(name, value, 1, 1_000_000)
         elif value is not None:
             raise _invalid(name, "no number, for only asynchronous runs have one", value)
     size = run.buffer_size
@@ -179,7 +181,7 @@ def _check_weights(run: Run) -> None:
     """FedBN averages everything but batch normalization, which stays with each participant."""
     if run.strategy != "fedbn":
         return
-    names = set(_names_of("BatchNormalization", run.model.architecture))
+    names = set(layers_of("BatchNormalization", run.model.architecture))
     travels = [one.layer for one in run.model.weights if one.role == wire.FEDERATED]
     if wrong := [layer for layer in dict.fromkeys(travels) if names & set(layer.split("."))]:
         expected = "a model whose BatchNormalization layers are local"
@@ -189,15 +191,20 @@ def _check_weights(run: Run) -> None:
         raise _invalid("strategy", expected, run.model.slug)
 
 
-def _names_of(kind: str, config: Any) -> Iterator[str]:
-    """The names of all layers of a class in a model's architecture, those inside others too."""
+def layers_of(kind: str, config: Any) -> Iterator[str]:
+    """The names of all layers of a class in a model's architecture, those inside others too.
+
+    Args:
+        kind: The class, such as "BatchNormalization".
+        config: The architecture, or any part of it.
+    """
     if isinstance(config, dict):
         if config.get("class_name") == kind:
             yield str(config.get("config", {}).get("name", ""))
         config = list(config.values())
     if isinstance(config, list):
         for part in config:
-            yield from _names_of(kind, part)
+            yield from layers_of(kind, part)
 
 
 def _check_stopping(run: Run) -> None:
@@ -206,7 +213,7 @@ def _check_stopping(run: Run) -> None:
     if bool(run.until_metric) != (run.until_value is not None):
         raise _invalid("until_value", "a value exactly when until_metric is set", run.until_value)
     if run.patience is not None:
-        _whole("patience", run.patience, 1, 1_000_000)
+        whole("patience", run.patience, 1, 1_000_000)
     _number("patience_delta", run.patience_delta, 0.0, 1e30)
     if (run.patience is not None or run.keep_best) and not run.best_metric:
         by = "patience" if run.patience is not None else "keep_best"
@@ -214,9 +221,9 @@ def _check_stopping(run: Run) -> None:
 
 
 def _check_evaluations(run: Run) -> None:
-    _whole("evaluators", run.evaluators, 0, 1_000_000)
-    _whole("evaluators_min", run.evaluators_min, 2, 1_000_000)
-    _whole("evaluation_seconds", run.evaluation_seconds, 10, 30 * 86_400)
+    whole("evaluators", run.evaluators, 0, 1_000_000)
+    whole("evaluators_min", run.evaluators_min, 2, 1_000_000)
+    whole("evaluation_seconds", run.evaluation_seconds, *EVALUATION_SECONDS)
     for name in ("gate_metric", "until_metric", "best_metric"):
         metric = getattr(run, name)
         if metric.startswith(FEDERATED) and not run.evaluators:
@@ -233,16 +240,17 @@ def _check_counts(run: Run) -> None:
     if run.selection == Run.Selection.FIRST_COME and goal is None:
         raise _invalid("cohort_goal", "a number, for first_come has to know when to stop", goal)
     if goal is not None:
-        _whole("cohort_goal", goal, run.cohort_min, 1_000_000)
+        whole("cohort_goal", goal, run.cohort_min, 1_000_000)
     if target is not None:
-        _whole("target", target, run.quorum, 1_000_000)
+        whole("target", target, run.quorum, 1_000_000)
         if goal is not None and target > math.ceil(goal * run.over_selection):
             raise _invalid("target", f"no more than are invited for the goal of {goal}", target)
     if goal is not None and run.quorum > goal:
         raise _invalid("quorum", f"no more than the goal of {goal}", run.quorum)
 
 
-def _whole(field: str, value: Any, least: int, most: int) -> None:
+def whole(field: str, value: Any, least: int, most: int) -> None:
+    """Refuses what is no whole number in a range. Raises RulesInvalid, with the field."""
     if type(value) is not int or not least <= value <= most:
         raise _invalid(field, f"a whole number from {least} to {most}", value)
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from journal import events
 from models_app import blobs, registry
 from models_app.models import Model
 from models_app.packages import Package, open_package
-from rounds import capabilities, enrolment, handshake, lifecycle
+from rounds import capabilities, enrolment, handshake, lifecycle, rules
 from rounds.models import Participant, Run
 from simulation import datasets, training
 from simulation.datasets import Dataset
@@ -39,7 +38,9 @@ def found(plan: Plan, home: Path, data: Path | None = None) -> Run:
     training.lay_out(home, dataset.x_train, dataset.y_train)
     package = _package(plan, dataset)
     with events.transaction():
-        local = _normalisations(package.architecture) if plan.strategy == "fedbn" else ()
+        local: list[str] = []
+        if plan.strategy == "fedbn":
+            local += rules.layers_of("BatchNormalization", package.architecture)
         model = registry.create_model(
             "simulated", package, labels=dataset.labels, local=local, actor=ACTOR
         )
@@ -97,16 +98,6 @@ def _package(plan: Plan, dataset: Dataset) -> Package:
     )
 
 
-def _normalisations(architecture: Mapping[str, Any]) -> list[str]:
-    """The layers of batch normalisation, by name: for FedBN they stay with each participant."""
-    layers = architecture["config"].get("layers", [])
-    found = [_normalisations(layer) for layer in layers if "layers" in layer["config"]]
-    own = [
-        layer["config"]["name"] for layer in layers if layer["class_name"] == "BatchNormalization"
-    ]
-    return [*own, *(name for names in found for name in names)]
-
-
 def _enrol(plan: Plan) -> None:
     """All participants at once: one code, one insert."""
     code, _ = enrolment.make_join_code(label=ACTOR, max_uses=plan.participants, actor=ACTOR)
@@ -128,7 +119,7 @@ _NEVER = 30 * 86_400  # seconds; the virtual clock ends what the real one must n
 
 
 def _rules(plan: Plan) -> dict[str, Any]:
-    rules: dict[str, Any] = {
+    chosen: dict[str, Any] = {
         "name": ACTOR,
         "strategy": plan.strategy,
         "strategy_options": plan.options,
@@ -149,14 +140,14 @@ def _rules(plan: Plan) -> dict[str, Any]:
         "retries": 100,
     }
     if plan.until:
-        rules |= {"until_metric": plan.until[0], "until_value": plan.until[1]}
+        chosen |= {"until_metric": plan.until[0], "until_value": plan.until[1]}
     if plan.asynchronous:
-        rules |= {
+        chosen |= {
             "kind": Run.Kind.ASYNCHRONOUS,
             "concurrency": plan.concurrency,
             "buffer_size": plan.buffer,
         }
     if plan.evaluators:
-        rules |= {"evaluators": plan.evaluators, "evaluators_min": min(plan.evaluators, 3)}
-        rules |= {"evaluation_seconds": _NEVER}
-    return rules
+        chosen |= {"evaluators": plan.evaluators, "evaluators_min": min(plan.evaluators, 3)}
+        chosen |= {"evaluation_seconds": _NEVER}
+    return chosen
