@@ -9,7 +9,6 @@ from typing import Any
 import keras
 
 OBJECTIVE = {"loss": "sparse_categorical_crossentropy", "from_logits": True}
-NAMES = ("small", "2nn", "cnn", "bn")
 
 
 def build(name: str, shape: tuple[int, ...], classes: int, seed: int) -> Any:
@@ -18,7 +17,7 @@ def build(name: str, shape: tuple[int, ...], classes: int, seed: int) -> Any:
     Args:
         name: "2nn" (two hidden layers of 200), "cnn" (two convolutions 5x5 of 32 and 64 channels,
             each pooled by 2, then 512), "small" (two convolutions 3x3 of 16 and 32, then 64) or
-            "bn" (as small, each layer batch-normalised, for FedBN).
+            "bn" (as small, each layer batch-normalized, for FedBN).
         shape: of one image (height, width, channels).
         classes: how many there are.
         seed: decides the initial weights.
@@ -27,7 +26,7 @@ def build(name: str, shape: tuple[int, ...], classes: int, seed: int) -> Any:
         A built `keras.Model`.
     """
     draws = (keras.initializers.GlorotUniform(seed + number) for number in count())
-    stack = {"2nn": _two_hidden, "cnn": _paper, "small": _small, "bn": _normalised}[name]
+    stack = {"2nn": _two_hidden, "cnn": _paper, "small": _small, "bn": _normalized}[name]
     layers = [
         *stack(draws),
         keras.layers.Dense(classes, kernel_initializer=next(draws), name="output"),
@@ -62,7 +61,7 @@ def _convolutions(width: int, channels: tuple[int, int], draws: Any) -> list[Any
     return [*layers, keras.layers.Flatten(name="flatten")]
 
 
-def _normalised(draws: Any) -> list[Any]:
+def _normalized(draws: Any) -> list[Any]:
     layers: list[Any] = []
     for number, filters in enumerate((16, 32), 1):
         plain = {"padding": "same", "use_bias": False, "kernel_initializer": next(draws)}

@@ -42,10 +42,8 @@ def simulate(
     """
     console = console or Console(stderr=True)
     run = federation.found(plan, home, data)
-    engine, curve = (
-        Engine(plan, home, run, hands or partial(training.pool, workers=1)),
-        results.Curve(run, home),
-    )
+    engine = Engine(plan, home, run, hands or partial(training.pool, workers=1))
+    curve = results.Curve(run, home)
     written = time.monotonic()
 
     def write() -> dict[str, Any]:

@@ -146,13 +146,14 @@ class Judgement:
     Args:
         samples: how many these are.
         metrics: means over them.
-        classes: for each class how many there are, and how many were recognised.
+        classes: for each class how many there are, and how many were recognised; None where the
+            model's outputs are no classes.
         cpu_seconds: processor time that it took.
     """
 
     samples: int
     metrics: Mapping[str, float]
-    classes: list[list[int]]
+    classes: list[list[int]] | None
     cpu_seconds: float
 
 
@@ -209,14 +210,9 @@ class Workshop:
         began = time.process_time()
         weights = self._read(job.base)[0] | _kept(job.own)[1]
         places = self._shares[job.participant].held_out
-        x, y = self._x[places], self._y[places]
-        metrics = self._trainer.evaluate(weights, (x, y))
-        given = self._trainer.predict(weights, x).argmax(axis=-1)
-        count = len(self._recipe.document["labels"])
-        there = np.bincount(y, minlength=count)
-        right = np.bincount(y[given == y], minlength=count)
-        classes = np.stack([there, right], axis=1).tolist()
-        return Judgement(len(y), metrics, classes, time.process_time() - began)
+        found = self._trainer.measure(weights, (self._x[places], self._y[places]))
+        seconds = time.process_time() - began
+        return Judgement(found.samples, found.metrics, found.classes, seconds)
 
     def _data(self, participant: int) -> tuple[np.ndarray, np.ndarray]:
         places = self._shares[participant].trained

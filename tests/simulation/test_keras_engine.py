@@ -85,13 +85,11 @@ def test_a_round_of_which_nobody_is_left_is_tried_again(home: Path) -> None:
     assert found["state"] == "completed"
 
 
-@pytest.mark.parametrize("attack", ["sign_flip", "scaled", "gaussian", "little_is_enough"])
-def test_attackers_send_what_the_attack_says(home: Path, attack: str) -> None:
-    found = run(home, attack=attack, attackers=0.4, fraction=1.0, rounds=1, strategy="median")
+def test_attackers_that_know_of_each_other_send_the_same(home: Path) -> None:
+    found = run(home, attack="little_is_enough", attackers=0.4, fraction=1.0, rounds=1)
     assert found["curve"][1]["accepted"] == 10
     digests = [one.update.digest for one in places("accepted").select_related("update")]
-    # Those that agree send the same.
-    assert len(set(digests)) == (7 if attack == "little_is_enough" else 10)
+    assert len(set(digests)) == 7  # of four attackers one, and of the others their own
 
 
 def test_updates_that_are_too_long_are_set_aside_where_one_wants_that(home: Path) -> None:
@@ -112,7 +110,7 @@ def test_nobody_waits_for_the_slowest_of_an_asynchronous_run(home: Path) -> None
     assert places("failed").filter(code="vanished").exists()
 
 
-def test_each_participant_keeps_its_normalisation_and_evaluates_with_it(home: Path) -> None:
+def test_each_participant_keeps_its_normalization_and_evaluates_with_it(home: Path) -> None:
     found = run(home, model="bn", strategy="fedbn", evaluators=5, held_out=0.2, rounds=2)
     line = found["curve"][2]
     assert 0 <= line["federated_accuracy"] <= 1
