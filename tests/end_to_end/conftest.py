@@ -2,12 +2,15 @@
 
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.conf import settings as django_settings
+from django.db import connection
 
 from client_sdk import Participant
 from models_app import registry
@@ -30,6 +33,21 @@ def alice(model: Model, server: str, home: Path) -> Iterator[Participant]:
     _, code = enrolment.make_join_code(label="alice")
     with Participant.enrol(server, code, name="alice", profile="alice") as participant:
         yield participant
+
+
+@pytest.fixture
+def everyone(
+    model: Model, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[dict[str, Participant]]:
+    """Alice, bob, charlie and dora, enrolled at the real server."""
+    monkeypatch.setenv("FEDCLIENT_HOME", str(tmp_path))
+    with ExitStack() as stack:
+        found = {}
+        for name in ("alice", "bob", "charlie", "dora"):
+            _, code = enrolment.make_join_code(label=name)
+            one = Participant.enrol(server, code, name=name, profile=name)
+            found[name] = stack.enter_context(one)
+        yield found
 
 
 @pytest.fixture
@@ -61,3 +79,29 @@ def told(process: "subprocess.CompletedProcess[str]") -> list[str]:
 
 def take_part(alice: Participant, **options: Any) -> Any:
     return alice.participate(data_of("alice"), trainer=Trainer(), wait=1, **options)
+
+
+@contextmanager
+def workers(count: int = 2) -> Iterator[None]:
+    """Threads that step whatever is due, as the beat and Celery's workers do."""
+    over = threading.Event()
+
+    def work() -> None:
+        while not over.wait(0.05):
+            rounds, runs = lifecycle.due()
+            for run in runs:
+                lifecycle.advance(run)
+            for round_ in rounds:
+                while lifecycle.step(round_):
+                    pass
+        connection.close()
+
+    threads = [threading.Thread(target=work) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join(30)

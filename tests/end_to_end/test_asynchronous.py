@@ -2,30 +2,25 @@
 
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from django.db import connection
 
 from client_sdk import Participant, wire
 from client_sdk.testing import FakeResult, FakeTrainer
 from models_app import blobs
 from models_app.models import Model
-from rounds import enrolment, lifecycle
+from rounds import lifecycle
 from rounds.models import Assignment, Round, Run, Update
-from tests.end_to_end.conftest import live, told
+from tests.end_to_end.conftest import live, told, workers
 from tests.participant import WEIGHTS, data_of
 from tests.rounds.updates import served_weights
 from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(120)
 
-NAMES = ("alice", "bob", "charlie", "dora")
 EXPONENT = 0.5
 
 
@@ -65,46 +60,6 @@ class TakingPart:
         self._stop.set()
         self.thread.join(30)
         assert not self.thread.is_alive()
-
-
-@contextmanager
-def workers(count: int = 2) -> Iterator[None]:
-    """Threads that step whatever is due, as the beat and Celery's workers do."""
-    over = threading.Event()
-
-    def work() -> None:
-        while not over.wait(0.05):
-            rounds, runs = lifecycle.due()
-            for run in runs:
-                lifecycle.advance(run)
-            for round_ in rounds:
-                while lifecycle.step(round_):
-                    pass
-        connection.close()
-
-    threads = [threading.Thread(target=work) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        for thread in threads:
-            thread.join(30)
-
-
-@pytest.fixture
-def everyone(
-    model: Model, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[dict[str, Participant]]:
-    monkeypatch.setenv("FEDCLIENT_HOME", str(tmp_path))
-    with ExitStack() as stack:
-        found = {}
-        for name in NAMES:
-            _, code = enrolment.make_join_code(label=name)
-            one = Participant.enrol(server, code, name=name, profile=name)
-            found[name] = stack.enter_context(one)
-        yield found
 
 
 def published(run: Run) -> int:

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ import numpy as np
 import pytest
 
 from client_sdk import Participant
+from client_sdk.held_out import Measured
 from client_sdk.testing import FakeTrainer
 from models_app import registry
 from models_app.models import Model
 from rounds import enrolment, federated_evaluation, lifecycle
 from rounds.models import FederatedEvaluation, Round
+from tests.end_to_end.conftest import workers
 from tests.rounds.conftest import tiny_package
 from tests.waiting import until
 
@@ -100,6 +103,45 @@ def test_three_participants_evaluate_what_they_have_trained(
     updates = [one.update.samples for one in round_.assignments.order_by("participant__name")]
     assert [train + held for train, held in zip(updates, weights, strict=True)] == [60, 60, 60]
     assert sum(one.evaluations for one in summaries) == 3
+
+
+def test_a_version_that_participants_find_worse_is_not_served(
+    model: Model, everyone: list[Participant]
+) -> None:
+    class Measures(FakeTrainer):
+        """Finds the first version good, and what comes of it not."""
+
+        def measure(self, *given: Any, **more: Any) -> Measured:
+            told = super().measure(*given, **more)
+            first = (self.evaluated[-1]["0001.dense.bias"] < 0.15).all()
+            return replace(told, metrics={"accuracy": 0.9 if first else 0.6})
+
+    rules: dict[str, Any] = {"rounds_planned": 2, "retries": 0}
+    rules |= {"evaluators": 2, "evaluators_min": 2, "gate_metric": "federated_accuracy"}
+    run = lifecycle.start_run(lifecycle.create_run(model, **rules).pk).run
+    stop = threading.Event()
+
+    def take_part(one: Participant) -> None:
+        trainer = Measures(step=0.1, weights=model.weights)
+        one.participate((X, Y), trainer=trainer, held_out=0.3, stop=stop, wait=1)
+
+    threads = [threading.Thread(target=take_part, args=(one,)) for one in everyone]
+    for thread in threads:
+        thread.start()
+    try:
+        with workers():
+            until(lambda: run.rounds.filter(number=2, phase="failed").exists())
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(30)
+    first, second = run.rounds.order_by("number")
+    assert (first.phase, second.code) == ("published", "gate")
+    assert "federated_accuracy no more than 0.2 worse" in second.reason
+    assert registry.served(model.pk) == first.version
+    assert second.version is not None
+    assert second.version.metrics["federated_accuracy"] == 0.6
+    assert second.version.stage == "rejected"
 
 
 def test_who_waits_is_woken_when_an_operator_asks(
