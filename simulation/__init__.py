@@ -14,6 +14,7 @@ it was killed.
     training.py      one process that trains whatever virtual participant it is told to
     errands.py       the same by Celery's workers, whose door is tasks.py
     engine.py        round after round, until the run is done
+    kept.py          what the home keeps from round to round, and what goes
     simulate.py      all of it, from beginning to end
     results.py       the curve, and what `--json` writes
     plot.py          the curve as a picture

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from django.db.models import Max
 
 from client_sdk import drift, wire
 from client_sdk.keys import Key
@@ -28,9 +27,9 @@ from rounds.models import (
     Participant,
     Round,
     Run,
-    Update,
 )
 from simulation import attacks, federation, results, speeds, training
+from simulation.kept import Kept
 from simulation.plan import Plan
 from simulation.speeds import Arrival, Flow, Schedule
 from simulation.training import Base, Job, Judging, Outcome, Recipe
@@ -86,7 +85,7 @@ class Engine:
         self._pool: Executor | None = None
         self._ahead: dict[Seat, Work] = {}
         self._elsewhere = 0.0  # processor seconds of other processes, in this round
-        self._versions = self._stored_versions()
+        self._kept = Kept(home, run, own=self._recipe.keeps)
 
     @property
     def _alone(self) -> bool:
@@ -108,7 +107,6 @@ class Engine:
             tell: called after each round, however it ended.
         """
         shutil.rmtree(self._home / "spool", ignore_errors=True)  # of one that was killed
-        (self._home / "own").mkdir(exist_ok=True)
         self._pool = self._hands(self._recipe)
         training.import_tensorflow()
         if self._plan.asynchronous:
@@ -127,7 +125,7 @@ class Engine:
 
     def _finish(self, round_: Round, began: tuple[float, float], tell: Tell) -> None:
         """What is left to do when a round has ended."""
-        self._tidy(round_)
+        self._kept.tidy(round_)
         cpu = time.process_time() - began[1] + self._elsewhere
         results.note(self._home, round_, time.monotonic() - began[0], cpu)
         tell(round_)
@@ -183,7 +181,7 @@ class Engine:
         told = [*(one.assignment for one in plan.uploads), *plan.slow]
         self._report([pk for pk in told if pk in open_])
         coming = [cohort[one.assignment] for one in plan.uploads]
-        owned = self._owned(one.participant_id for one in coming)
+        owned = self._kept.owned(one.participant_id for one in coming)
         works = {
             mine.pk: self._start(mine, owned)
             for mine in coming
@@ -234,7 +232,7 @@ class Engine:
         seat = Seat(place, mine.seed, mine.base.weights)
         if (begun := self._ahead.pop(seat, None)) is not None:
             return begun
-        kept = self._own_file(mine.pk) if self._recipe.keeps else None
+        kept = self._kept.own_file(mine.pk) if self._recipe.keeps else None
         own = owned.get(mine.participant_id)
         return self._submit(place, mine.seed, mine.base, own=own, kept=kept)
 
@@ -405,7 +403,7 @@ class Engine:
             minimum=1,
             seed=selection.derive_seed(round_.seed, "evaluators"),
         )
-        owned, base = self._owned(chosen), self._base(round_.version)
+        owned, base = self._kept.owned(chosen), self._base(round_.version)
         judged = [
             (pk, self._pool.submit(training.judge, Judging(self._places[pk], base, owned.get(pk))))
             for pk in chosen
@@ -435,7 +433,7 @@ class Engine:
                 mine = known[number] if number < len(known) else self._invite(place, known)
                 works[number] = _DONE
                 if mine.state in Assignment.OPEN:
-                    works[number] = self._start(mine, self._owned([mine.participant_id]))
+                    works[number] = self._start(mine, self._kept.owned([mine.participant_id]))
             number = flow.next()
             counts = self._end(known[number], works[number])
             works[number] = _DONE
@@ -490,23 +488,6 @@ class Engine:
         if round_.phase != Round.Phase.PUBLISHED:
             raise SimulationFailed(f"Round {round_.number} {round_.phase}: {round_.reason}")
 
-    # --- What participants keep ---
-
-    def _own_file(self, assignment: int) -> Path:
-        return self._home / "own" / f"{assignment}.safetensors"
-
-    def _owned(self, participants: Iterable[int]) -> dict[int, Path]:
-        """What participants keep: of each the last that came with an update that was counted."""
-        if not self._recipe.keeps:
-            return {}
-        counted = Assignment.objects.filter(
-            participant__in=list(participants),
-            state=Place.ACCEPTED,
-            round__phase=Round.Phase.PUBLISHED,
-        )
-        last = counted.values_list("participant").annotate(last=Max("pk"))
-        return {participant: self._own_file(pk) for participant, pk in last.order_by()}
-
     # --- Afterwards ---
 
     def virtual_seconds(self) -> Callable[[Round], float]:
@@ -531,51 +512,6 @@ class Engine:
                 pass
             flow.ended(counts=known[flow.next()] in ended)
         return flow.closed
-
-    def _stored_versions(self) -> dict[int, tuple[str, str]]:
-        rows = ModelVersion.objects.filter(model=self._run.model_id).exclude(number=1)
-        stored = rows.values_list("pk", "weights", "strategy_state")
-        return {pk: (weights, state) for pk, weights, state in stored if blobs.exists(weights)}
-
-    def _tidy(self, round_: Round) -> None:
-        """Delete the bytes that nobody needs any more: thousands of updates fill a disk."""
-        judged = Update.objects.filter(assignment__round=round_, deleted_at=None)
-        judged = judged.exclude(assignment__state=Place.UPLOADED)
-        for digest in judged.values_list("digest", flat=True):
-            blobs.delete(digest)
-        judged.update(deleted_at=clock.now())
-        self._tidy_own(round_)
-        if round_.version is not None:
-            version = round_.version
-            self._versions[version.pk] = (version.weights, version.strategy_state)
-        self._tidy_versions()
-
-    def _tidy_own(self, round_: Round) -> None:
-        if not self._recipe.keeps:
-            return
-        places = round_.assignments.exclude(state__in=Assignment.OPEN)
-        owned = self._owned(places.values_list("participant", flat=True))
-        older = Assignment.objects.filter(participant__in=owned).exclude(
-            state__in=(*Assignment.OPEN, Place.UPLOADED)
-        )
-        for pk in older.values_list("pk", flat=True):
-            if (file := self._own_file(pk)) not in owned.values():
-                file.unlink(missing_ok=True)
-
-    def _tidy_versions(self) -> None:
-        """Keep the first version, the one that is served, and what somebody trains from."""
-        open_ = Assignment.objects.filter(state__in=Assignment.OPEN, round__run=self._run)
-        served = ModelVersion.objects.filter(
-            model=self._run.model_id, stage=ModelVersion.Stage.PUBLISHED
-        )
-        needed = {*served.values_list("pk", flat=True), *open_.values_list("base", flat=True)}
-        first = ModelVersion.objects.get(model=self._run.model_id, number=1)
-        keep = {first.weights, first.strategy_state, ""}
-        keep |= {digest for pk in needed & self._versions.keys() for digest in self._versions[pk]}
-        for pk in self._versions.keys() - needed:
-            for digest in self._versions.pop(pk):
-                if digest not in keep:
-                    blobs.delete(digest)
 
 
 _DONE: Any = object()
