@@ -162,7 +162,7 @@ class Verdicts:
             self._pending[number] = receipt
             if receipt.final:
                 del self._pending[number]
-            if receipt.state not in PENDING:
+                # Not before: who stops now is to ask for the version another time.
                 with suppress(OSError):  # a full disk: it can be asked for again
                     self._note(receipt)
             yield receipt
