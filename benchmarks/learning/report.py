@@ -140,7 +140,7 @@ def _robustness_row(strategy: str) -> Sequence[object]:
     attacked = [found[name] for name in ATTACKS if name != "none"]
     known = [value for value in attacked if value is not None]
     calm = found["none"]
-    lost = f"{100 * (calm - min(known)):.1f} points" if calm and known else "-"
+    lost = f"{max(0, 100 * (calm - min(known))):.1f} points" if calm and known else "-"
     return (strategy, *(percent(value) for value in found.values()), lost)
 
 
