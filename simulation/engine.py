@@ -36,6 +36,7 @@ from simulation.training import Base, Job, Judging, Outcome, Recipe
 
 ENDED = (Run.State.COMPLETED, Run.State.STOPPED, Run.State.FAILED)
 Place = Assignment.State
+FILLS = (Place.UPLOADED, Place.ACCEPTED, Place.QUARANTINED)  # whose updates fill a buffer
 Tell = Callable[[Round], None]
 Hands = Callable[[Recipe], Executor]
 
@@ -477,7 +478,7 @@ class Engine:
             else:
                 self._upload(mine, work)
         state = Assignment.objects.values_list("state", flat=True).get(pk=mine.pk)
-        return state in (Place.UPLOADED, Place.ACCEPTED, Place.QUARANTINED)
+        return state in FILLS
 
     def _close_buffer(self, round_: Round) -> None:
         while (round_ := self._again(round_)).phase in Round.ACTIVE:
@@ -506,11 +507,10 @@ class Engine:
         """When each buffer was full, by going through what was written down."""
         rows = Assignment.objects.filter(round__run=self._run).order_by("pk")
         flow, known = self._new_flow(), list(rows.values_list("state", flat=True))
-        ended = (Place.UPLOADED, Place.ACCEPTED, Place.QUARANTINED)
         while len(flow.closed) < self._run.rounds.exclude(phase__in=Round.ACTIVE).count():
             while flow.invite() is not None:
                 pass
-            flow.ended(counts=known[flow.next()] in ended)
+            flow.ended(counts=known[flow.next()] in FILLS)
         return flow.closed
 
 
