@@ -321,6 +321,19 @@ class TestAVerdict:
         assert entry.state == "unknown"
         assert alice.ledger.open_updates() == []
 
+    def test_is_asked_for_again_until_the_version_is_known(
+        self, alice: Participant, server: FakeServer, data: Data
+    ) -> None:
+        server.open_round()
+        alice.participate(data, rounds=1, trainer=FakeTrainer())
+        [sent] = server.updates
+        server.judge(sent.assignment, "accepted")  # and she stops before the round is published
+        alice.participate(data, trainer=FakeTrainer(), idle=0.02)
+        number = server.publish()
+        alice.participate(data, trainer=FakeTrainer(), idle=0.02)
+        [entry] = updates(alice)
+        assert (entry.state, entry.published) == ("accepted", number)
+
     def test_in_odd_words_is_none(self) -> None:
         receipt = Receipt(1, 1, 1, "digits", 1, 10, 100)
         for odd in ({}, {"state": 7}, {"published": "two"}, {"published": True, "phase": []}):
