@@ -68,6 +68,8 @@ def _mcmahan_row(cell: Cell) -> Sequence[object]:
     costs = [one.cpu_seconds_per_round for one in found if one.cpu_seconds_per_round]
     cost = f"{statistics.median(costs):.1f}" if costs else "-"
     verdict = "open" if open_ else "yes" if holds else "no"
+    if len(found) < len(cell.seeds):
+        verdict += f", {len(found)} of {len(cell.seeds)} seeds"
     return (TITLES[cell.name], cell.paper, here, rate, cost, verdict)
 
 
