@@ -92,6 +92,13 @@ def verdicts_known_to(one: Participant) -> Verdicts:
     return {line.assignment: (line.state, line.published) for line in told}
 
 
+def hears(one: Participant, name: str) -> Verdicts:
+    """What a participant knows after it has been there for a moment."""
+    soon = datetime.now(UTC) + timedelta(seconds=0.3)
+    one.participate(data_of(name), trainer=FakeTrainer(weights=WEIGHTS), until=soon, wait=0)
+    return verdicts_known_to(one)
+
+
 def verdicts_about(name: str) -> Verdicts:
     """What was decided, and the number of the version that came of the round."""
     found = Assignment.objects.filter(participant__name=name).exclude(update=None)
@@ -152,6 +159,4 @@ def test_who_is_slow_and_who_is_killed_count_once_with_their_age(
             assert set(delta_of(update)) == {np.float32(step)}
     np.testing.assert_allclose(served_weights(model), by_hand(run, first), rtol=1e-6, atol=1e-6)
     for name, one in everyone.items():
-        soon = datetime.now(UTC) + timedelta(seconds=0.2)
-        one.participate(data_of(name), trainer=FakeTrainer(weights=WEIGHTS), until=soon, wait=0)
-        assert verdicts_known_to(one) == verdicts_about(name)
+        until(lambda name=name, one=one: hears(one, name) == verdicts_about(name))  # type: ignore[misc]
