@@ -98,4 +98,4 @@ def _fill(axis: Any, panel: Panel) -> None:
     if not panel.lines:
         return
     handles = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
-    axis.legend(handles.values(), handles, frameon=False, fontsize=8, loc="lower right")
+    axis.legend(handles.values(), handles, frameon=False, fontsize=8, loc="best")

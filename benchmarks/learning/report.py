@@ -202,7 +202,7 @@ def draw_skew() -> None:
             if (name := cell.name) in names and _judged(cell) in found.curve
         ]
         if lines:
-            panels.append(Panel(title, "round", "accuracy", lines))
+            panels.append(Panel(title, "round", "accuracy", lines, bottom=0.6))
     pictures.draw(PICTURES / "skew.svg", panels)
 
 
