@@ -65,9 +65,11 @@ browser:
 screenshots: install browser
 	$(BIN)/python -m tests.browser.screenshots $(ARGS)
 
-# What touches the database, once more, but for what does not depend on which database it is.
+# What touches the database, once more, but for what does not depend on which database it is:
+# pages read through selectors, which are among what runs.
 test-postgresql: install
-	$(PYTEST) --database=postgresql -m "not keras and not browser and not alike" $(ARGS)
+	$(PYTEST) --database=postgresql -m "not keras and not browser and not alike" \
+	    --ignore=tests/frontend $(ARGS)
 
 # What trains, once more, on Keras' other backend: a process has one.
 test-jax: install

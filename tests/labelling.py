@@ -142,6 +142,7 @@ class SlowTrainer(FakeTrainer):
         hyperparameters: Mapping[str, Any],
         seed: int,
         on_epoch: Any = None,
+        **of_a_strategy: Any,
     ) -> Any:
         def told(epoch: int, epochs: int, _: dict[str, float]) -> None:
             self.go_on.acquire(timeout=30)
@@ -149,7 +150,7 @@ class SlowTrainer(FakeTrainer):
             if on_epoch is not None:
                 on_epoch(epoch, epochs, metrics)
 
-        return super().train(weights, data, hyperparameters, seed, told)
+        return super().train(weights, data, hyperparameters, seed, told, **of_a_strategy)
 
     def let_go(self) -> None:
         """Let all epochs pass."""
