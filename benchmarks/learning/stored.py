@@ -89,13 +89,12 @@ def result(job: Job) -> Result | None:
 def chosen(cell: Cell) -> float | None:
     """The learning rate of a cell's grid that reached the target soonest with its first seed.
 
-    Where none did, the one with the best accuracy; None while one of them is not complete.
+    Where none did, the one with the best accuracy. Rates that are not done are left out; None
+    while none is.
     """
     found = {rate: result(cell.job(rate, cell.seeds[0])) for rate in cell.grid}
-    if any(one is None or not one.complete for one in found.values()):
-        return None
-    done = {rate: one for rate, one in found.items() if one is not None}
-    return min(done, key=lambda rate: _merit(done[rate]))
+    done = {rate: one for rate, one in found.items() if one is not None and one.complete}
+    return min(done, key=lambda rate: _merit(done[rate]), default=None)
 
 
 def _merit(one: Result) -> tuple[float, float]:

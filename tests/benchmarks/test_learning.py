@@ -126,11 +126,11 @@ def test_where_no_rate_reaches_the_target_the_most_accurate_goes_on(folder: Path
     assert stored.chosen(CELL) == 0.2
 
 
-def test_what_was_stopped_is_due_again_and_decides_nothing(folder: Path) -> None:
+def test_what_was_stopped_is_due_before_further_seeds_and_decides_nothing(folder: Path) -> None:
     simulated(0.1, 1, reached=5).save()
     simulated(0.2, 1, reached=None, ended="stopped").save()
-    assert stored.chosen(CELL) is None
-    assert due() == [("cell-lr0.2", 1)]
+    assert stored.chosen(CELL) == 0.1
+    assert due() == [("cell-lr0.2", 1), ("cell-lr0.1", 2)]
 
 
 def test_a_result_is_read_as_it_was_saved(folder: Path) -> None:
