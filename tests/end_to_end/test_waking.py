@@ -71,9 +71,9 @@ def check_ins(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     really = lifecycle.check_in
 
-    def counted(participant: Row, *rest: Any) -> Any:
+    def counted(participant: Row, *rest: Any, **more: Any) -> Any:
         names.append(participant.name)
-        return really(participant, *rest)
+        return really(participant, *rest, **more)
 
     monkeypatch.setattr(lifecycle, "check_in", counted)
     return names
