@@ -92,25 +92,23 @@ ROBUSTNESS = tuple(
 # --- Label skew ---------------------------------------------------------------------------------
 
 _SKEW = f"{MNIST} --participants 20 --fraction 0.5 --epochs 2 --batch 50 --partition dirichlet:0.1"
+_NORMALIZED = (
+    f"{MNIST} --participants 20 --fraction 0.5 --epochs 1 --batch 50 --partition dirichlet:0.1"
+    " --model bn --rounds 12 --evaluators 20 --held-out 0.2"
+)
 SKEW = {
     "fedavg": "--strategy fedavg",
     "fedprox": "--strategy fedprox --set mu=0.01",
     "scaffold": "--strategy scaffold",
     "fedadam": "--strategy fedadam --set server_learning_rate=0.01",
 }
-NORMALISED = {"fedavg-bn": "--strategy fedavg", "fedbn": "--strategy fedbn"}
+NORMALIZED = {"fedavg-bn": "--strategy fedavg", "fedbn": "--strategy fedbn"}
 
 LABEL_SKEW = tuple(
     Cell("skew", name, f"{_SKEW} --model 2nn --rounds 40 {options}", (0.1,))
     for name, options in SKEW.items()
 ) + tuple(
-    Cell(
-        "skew",
-        name,
-        f"{_SKEW} --model bn --rounds 25 --evaluators 20 --held-out 0.2 {options}",
-        (0.1,),
-    )
-    for name, options in NORMALISED.items()
+    Cell("skew", name, f"{_NORMALIZED} {options}", (0.1,)) for name, options in NORMALIZED.items()
 )
 
 # --- Stragglers ---------------------------------------------------------------------------------

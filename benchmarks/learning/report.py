@@ -177,23 +177,23 @@ def skew() -> str:
             continue
         one = found[0]
         values = [value for value in one.curve[column] if value is not None]
-        tail = statistics.mean(values[-10:])
+        tail = statistics.mean(values[-5:])
         rows.append(
             (cell.name, one.settings["model"], percent(tail), percent(max(values)), one.rounds)
         )
-    head = ("strategy", "model", "mean of the last ten rounds, %", "best, %", "rounds")
+    head = ("strategy", "model", "mean of the last five rounds, %", "best, %", "rounds")
     return table(head, rows)
 
 
 def _judged(cell: Cell) -> str:
-    return "federated_accuracy" if cell.name in experiments.NORMALISED else "accuracy"
+    return "federated_accuracy" if cell.name in experiments.NORMALIZED else "accuracy"
 
 
 def draw_skew() -> None:
     panels = []
     for title, names in (
         ("2NN, on the server's test images", experiments.SKEW),
-        ("batch normalization, on participants' own images", experiments.NORMALISED),
+        ("batch normalization, on participants' own images", experiments.NORMALIZED),
     ):
         lines = [
             Line(name, found.curve["round"], found.curve[_judged(cell)])
