@@ -36,6 +36,7 @@ LEADS = """() => [...document.querySelectorAll("[href], [src], [action], [formac
   .flatMap((one) => ["href", "src", "action", "formaction"].map((name) => one.getAttribute(name)))
   .filter((address) => address !== null)
   .map((address) => new URL(address, document.baseURI).href)"""
+PAPERS = "https://arxiv.org/abs/"  # of strategies: who follows such a link means to leave
 # Answers that are no pages of ours to be walked through.
 UNLINKED = ("sign-in/", "join/", "api/redoc")  # for who is signed in
 ENOUGH = {"frontend:participant": 9}  # nothing can be decided about some
@@ -167,7 +168,7 @@ def walk(page: Page) -> set[str]:
         assert urlsplit(page.url).path.startswith(f"{BELOW}/"), way
         for link in page.evaluate(LEADS):
             parts = urlsplit(link)
-            if parts.scheme in ("data", "blob", "about"):
+            if parts.scheme in ("data", "blob", "about") or link.startswith(PAPERS):
                 continue
             assert link.startswith(f"{origin}{BELOW}/"), f"{link} on {way}"
             if is_page(parts.path):
