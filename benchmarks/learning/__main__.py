@@ -1,7 +1,7 @@
 """Runs what is missing of the experiments, each simulation in a process of its own.
 
-    python -m benchmarks.learning [EXPERIMENT[/CELL] …] [--jobs N] [--nice] [--until-time HH:MM]
-                                  [--scratch FOLDER] [--list]
+    python -m benchmarks.learning [EXPERIMENT[/CELL] …] [--jobs N] [--workers N] [--nice]
+                                  [--until-time HH:MM] [--scratch FOLDER] [--list]
 
 Each simulation has a home in the scratch folder and goes on there when this was ended, by
 whatever. What was reached is stored when a simulation ends, and also when it is stopped.
@@ -35,14 +35,15 @@ KEPT = ("round", "accuracy")
 PATIENCE = 60  # seconds that a stopped simulation has for storing where it is
 
 
-def start(job: Job, scratch: Path, *, nice: bool) -> subprocess.Popen[bytes]:
-    """Start or continue a simulation."""
+def start(job: Job, scratch: Path, workers: int, *, nice: bool) -> subprocess.Popen[bytes]:
+    """Start or continue a simulation; the number of its workers changes nothing in its result."""
     home = home_of(job, scratch)
     home.mkdir(parents=True, exist_ok=True)
     command = [
         *(["nice", "-n", "19"] if nice else []),
         *[sys.executable, "manage.py", "simulate", *shlex.split(job.options)],
-        *["--home", str(home / "home"), "--json", str(home / "result.json")],
+        *["--workers", str(workers), "--home", str(home / "home")],
+        *["--json", str(home / "result.json")],
     ]
     with (home / "log").open("ab") as log:
         return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
@@ -113,7 +114,15 @@ def commit() -> str:
     return git("rev-parse", "--short", "HEAD").strip() + ("+" if changed else "")
 
 
-def run(cells: list[experiments.Cell], jobs: int, scratch: Path, end: float, *, nice: bool) -> int:
+def run(
+    cells: list[experiments.Cell],
+    jobs: int,
+    workers: int,
+    scratch: Path,
+    end: float,
+    *,
+    nice: bool,
+) -> int:
     """Run what is due, `jobs` at a time, until all is done or the time has come.
 
     Returns:
@@ -131,7 +140,7 @@ def run(cells: list[experiments.Cell], jobs: int, scratch: Path, end: float, *, 
                 job for job in stored.due(cells) if job not in running | dict.fromkeys(failed)
             ]
             for job in waiting[: jobs - len(running)]:
-                running[job] = start(job, scratch, nice=nice)
+                running[job] = start(job, scratch, workers, nice=nice)
             if not running:
                 break
             time.sleep(1)
@@ -174,6 +183,9 @@ def main() -> None:
     )
     parser.add_argument("names", nargs="*", metavar="EXPERIMENT[/CELL]")
     parser.add_argument("--jobs", type=int, default=1, metavar="N")
+    parser.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="processes that train in each"
+    )
     parser.add_argument("--nice", action="store_true", help="give way to everything else")
     parser.add_argument("--until-time", type=moment, default=float("inf"), metavar="HH:MM")
     scratch = Path(tempfile.gettempdir()) / "fedserver-learning"
@@ -191,9 +203,15 @@ def main() -> None:
     # Of a background shell signals may come ignored, and simulations would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    sys.exit(
-        run(cells, arguments.jobs, arguments.scratch, arguments.until_time, nice=arguments.nice) > 0
+    failed = run(
+        cells,
+        arguments.jobs,
+        arguments.workers,
+        arguments.scratch,
+        arguments.until_time,
+        nice=arguments.nice,
     )
+    sys.exit(failed > 0)
 
 
 if __name__ == "__main__":
