@@ -25,7 +25,7 @@ manifest. Everything here is a pure function of arrays, for trainers of any kind
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
@@ -34,7 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client_sdk.errors import CapabilityMissing
-from client_sdk.wire import REPORTS, TensorSpec
+from client_sdk.wire import REPORTS
 
 PROXIMAL: Final = "proximal"
 CONTROL_VARIATES: Final = "control_variates"
@@ -194,15 +194,6 @@ def joined(tensors: Mapping[str, NDArray[np.float32]]) -> Vector:
     """Tensors one after another as one vector; those of an update are in manifest order."""
     parts = [np.ravel(values) for values in tensors.values()]
     return np.concatenate(parts) if parts else np.zeros(0, np.float32)
-
-
-def split(values: Vector, specs: Iterable[TensorSpec]) -> dict[str, Vector]:
-    """A vector as the tensors that make it up, by name; views of it."""
-    found, start = {}, 0
-    for spec in specs:
-        found[spec.name] = values[start : start + spec.size].reshape(spec.shape)
-        start += spec.size
-    return found
 
 
 def _vector(name: str, values: Any, size: int) -> Vector:

@@ -23,7 +23,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from client_sdk import drift
+from client_sdk import drift, wire
 from client_sdk.building import ModelRefused, output_elements
 from client_sdk.corrected import corrected
 from client_sdk.data import Batch, Examples, TrainingDataRefused, Walk, read_for
@@ -379,7 +379,7 @@ class Trainer:
         starts = [weights[name] for name in self._steered] if drift.pulls(requires) else []
         shifts = []
         if correction.shift is not None:
-            parts = drift.split(correction.shift, federated)
+            parts = wire.split(correction.shift, federated)
             shifts = [parts[name] for name in self._steered]
         self.model.optimizer.steer(correction.pull, starts, shifts)
 

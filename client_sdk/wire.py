@@ -498,6 +498,23 @@ def open_flat(path: str | os.PathLike[str], specs: Sequence[TensorSpec]) -> np.n
     return body[begin:].view(_DTYPES["F32"])
 
 
+def split(flat: np.ndarray, specs: Iterable[TensorSpec]) -> dict[str, np.ndarray]:
+    """What `open_flat` joined, apart again.
+
+    Args:
+        flat: array of shape (n,): the tensors one after another.
+        specs: of these tensors, in that order, n values in all.
+
+    Returns:
+        Views of `flat` by name, in the order of `specs`.
+    """
+    found, start = {}, 0
+    for spec in specs:
+        found[spec.name] = flat[start : start + spec.size].reshape(spec.shape)
+        start += spec.size
+    return found
+
+
 def _check_file(file: BinaryIO, specs: Sequence[TensorSpec]) -> int:
     """Check everything but the values; answer where the data begin."""
     size = os.fstat(file.fileno()).st_size

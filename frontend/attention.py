@@ -123,7 +123,7 @@ def _why(round_: Round) -> str:
 
 def _too_few(runs: Iterable[Run], rounds: Mapping[int, Any], online: int) -> Iterator[Notice]:
     for run in runs:
-        round_, needed = rounds.get(run.pk), max(run.cohort_min, run.quorum)
+        round_, needed = rounds.get(run.pk), run.fewest
         if round_ and round_.phase == Phase.SELECTING and online < needed:
             yield Notice(
                 "warning",

@@ -30,7 +30,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from django.conf import settings
@@ -307,11 +307,6 @@ def tell_of_room(round_: Round) -> None:
         events.hint("round.has_room", **told, number=round_.number)
 
 
-def _fewest(run: Run) -> int:
-    """The fewest to train with: fewer than the quorum would train for nothing."""
-    return max(run.cohort_min, run.quorum)
-
-
 def _room(run: Run) -> int:
     return selection.room(run.cohort_goal, run.over_selection)
 
@@ -344,11 +339,11 @@ def gathering(round_: Round) -> tuple[int, int]:
         return round_.assignments.count(), _room(run)
     wanted = selection.wanted(
         run.selection,
-        eligible=max(eligibility.eligible(run).count(), _fewest(run)),
+        eligible=max(eligibility.eligible(run).count(), run.fewest),
         goal=run.cohort_goal,
         fraction=run.fraction,
     )
-    return _there(round_).count(), max(wanted, _fewest(run))
+    return _there(round_).count(), max(wanted, run.fewest)
 
 
 def _enough_are_there(round_: Round) -> bool:
@@ -362,16 +357,8 @@ def _select(round_id: int) -> bool:
         round_ = lock_round(round_id)
         if round_.phase != Phase.SELECTING:
             return False
-        run = round_.run
-        chosen = selection.choose(
-            _there(round_).values_list("participant", flat=True),
-            selection=run.selection,
-            goal=run.cohort_goal,
-            fraction=run.fraction,
-            over_selection=run.over_selection,
-            minimum=_fewest(run),
-            seed=round_.seed,
-        )
+        there = _there(round_).values_list("participant", flat=True)
+        chosen = rules.choose(round_.run, there, round_.seed)
         _invite(round_, chosen, journal)
         return _start_training(round_, journal)
 
@@ -405,14 +392,7 @@ def _invite(round_: Round, participants: Sequence[int], journal: Journal) -> Non
 def _start_training(round_: Round, journal: Journal) -> bool:
     now, run = clock.now(), round_.run
     invited = round_.assignments.count()
-    target = run.buffer_size or selection.target(
-        invited,
-        selection=run.selection,
-        target=run.target,
-        goal=run.cohort_goal,
-        over_selection=run.over_selection,
-        quorum=run.quorum,
-    )
+    target = rules.target(run, invited)
     return move_round(
         round_,
         Phase.TRAINING,
@@ -440,7 +420,7 @@ def _finish_selecting(round_: Round) -> bool:
         if _enough_are_there(round_):
             return _select(round_.pk)
         there = _there(round_).count()
-        if late and there >= _fewest(run):
+        if late and there >= run.fewest:
             return _select(round_.pk)
     if not late:
         return False
@@ -448,13 +428,13 @@ def _finish_selecting(round_: Round) -> bool:
         round_ = lock_round(round_.pk)
         if round_.phase != Phase.SELECTING:
             return False
-        if there >= _fewest(run):
+        if there >= run.fewest:
             return _start_training(round_, journal)
         return _fail_round(
             round_,
             journal,
             "not_enough_participants",
-            f"Only {there} of at least {_fewest(run)} participants checked in within "
+            f"Only {there} of at least {run.fewest} participants checked in within "
             f"{run.selecting_seconds} s.",
         )
 
@@ -927,7 +907,7 @@ def _fold(round_: Round) -> tuple[blobs.Blob, str, dict[str, Any]]:
     stored_state = _store(result.state).sha256 if result.state else ""
     shares = {str(key): share for key, share in result.shares.items()}
     diagnostics = dict(result.diagnostics) | ({"shares": shares} if shares else {})
-    return _store(_split(new, specs)), stored_state, diagnostics
+    return _store(wire.split(new, specs)), stored_state, diagnostics
 
 
 def _kept_array(size: int) -> np.ndarray:
@@ -961,13 +941,6 @@ def state_left(version: ModelVersion, run_id: int) -> str:
         version = version.parent
     made = Round.objects.filter(version=version, run=run_id).exists()
     return version.strategy_state if made else ""
-
-
-def _split(flat: np.ndarray, specs: Sequence[wire.TensorSpec]) -> dict[str, np.ndarray]:
-    """The tensors whose concatenation `flat` is, as views."""
-    ends = np.cumsum([spec.size for spec in specs])
-    parts = zip(specs, np.split(flat, ends[:-1]), strict=True)
-    return {spec.name: part.reshape(spec.shape) for spec, part in parts}
 
 
 def _store(tensors: Any) -> blobs.Blob:
@@ -1132,7 +1105,7 @@ def _go_on(round_: Round, journal: Journal, metrics: dict[str, Any]) -> None:
     """After a published round: the next one, or the end."""
     run = round_.run
     run.refresh_from_db()
-    if done := _is_done(run, metrics):
+    if done := stopping.done(run, _values(run), metrics):
         _complete(run, journal, done)
     elif run.state == RunState.RUNNING:
         _open_round(run, journal)
@@ -1147,41 +1120,14 @@ def _go_on(round_: Round, journal: Journal, metrics: dict[str, Any]) -> None:
     move_assignments(working, Place.LATE, journal, **ended)
 
 
-class Done(NamedTuple):
-    """Why a run is done: for programs, and in a sentence; and how many rounds it published."""
-
-    because: str
-    reason: str
-    rounds: int
-
-
-def _is_done(run: Run, metrics: dict[str, Any]) -> Done | None:
-    """Whether a run has done what it was to do, by the first of its rules that says so."""
-    values = _published_values(run)
-    rounds = len(values)
-    if _until_is_met(run, metrics):
-        reached = f"{run.until_metric} reached {metrics[run.until_metric]:.4g}"
-        return Done("until", f"{reached}; the run was to end at {run.until_value:g}.", rounds)
-    stands = stopping.standing(values, run.best_metric, run.patience_delta)
-    if run.patience is not None and stands.best is not None and stands.waited >= run.patience:
-        enough = f"by more than {run.patience_delta:g} " if run.patience_delta else ""
-        in_a_row = f"{stands.waited} rounds in a row" if stands.waited > 1 else "one round"
-        reason = f"{run.best_metric} was no better {enough}for {in_a_row}."
-        return Done("patience", reason, rounds)
-    if rounds >= run.rounds_planned:
-        all_ = f"All {rounds} rounds are" if rounds > 1 else "The one round is"
-        return Done("rounds", f"{all_} published.", rounds)
-    return None
-
-
-def _published_values(run: Run) -> list[float | None]:
+def _values(run: Run) -> list[float | None]:
     """The metric that a run's versions are compared by, of each version that it published."""
     published = run.rounds.filter(phase=Phase.PUBLISHED).order_by("number")
     found = published.values_list("version__metrics", flat=True)
     return [metrics.get(run.best_metric) for metrics in found]
 
 
-def _complete(run: Run, journal: Journal, done: Done) -> None:
+def _complete(run: Run, journal: Journal, done: stopping.Done) -> None:
     """The end that a run was made for. Who stops a run decides himself what is served then."""
     reason = f"{done.reason} {_serve_best(run) if run.keep_best else ''}".strip()
     moved = Run.objects.filter(pk=run.pk, state__in=(RunState.RUNNING, RunState.PAUSED))
@@ -1201,14 +1147,13 @@ def _complete(run: Run, journal: Journal, done: Done) -> None:
 
 def _serve_best(run: Run) -> str:
     """Serve a run's best version again, if its last one is not as good; a sentence of it."""
-    values = _published_values(run)
+    values = _values(run)
     best = stopping.standing(values, run.best_metric).best
     if best is None or values[best] == values[-1]:
         return ""
-    published = run.rounds.filter(phase=Phase.PUBLISHED).order_by("number")
-    found = [one.version for one in published.select_related("version__model")]
-    version, last = found[best], found[-1]
-    assert version is not None
+    made = ModelVersion.objects.filter(made_by__run=run, made_by__phase=Phase.PUBLISHED)
+    made = made.select_related("model").order_by("made_by__number")
+    version, last = made[best], made[len(values) - 1]
     value = f"with {run.best_metric} {values[best]:.4g}"
     reason = f"The best version of {run}, {value}"
     try:
@@ -1216,15 +1161,6 @@ def _serve_best(run: Run) -> str:
     except (StaleBase, WrongStage) as error:  # somebody decided otherwise: that holds
         return f"Its best version, {version.number}, is not served again: {error.detail}"
     return f"Its best version, {version.number}, {value}, is served again as {again.number}."
-
-
-def _until_is_met(run: Run, metrics: dict[str, Any]) -> bool:
-    value = metrics.get(run.until_metric)
-    if value is None or run.until_value is None:
-        return False
-    if rules.smaller_is_better(run.until_metric):
-        return bool(value <= run.until_value)
-    return bool(value >= run.until_value)
 
 
 def _fail_round(round_: Round, journal: Journal, code: str, reason: str, **measured: Any) -> bool:

@@ -198,6 +198,11 @@ class Run(models.Model):
     def __str__(self) -> str:
         return self.name or f"run {self.pk}"
 
+    @property
+    def fewest(self) -> int:
+        """The fewest to train with: fewer than the quorum would train for nothing."""
+        return max(self.cohort_min, self.quorum)
+
 
 class Round(models.Model):
     """One pass of a run: select, train, collect, aggregate, evaluate, publish."""

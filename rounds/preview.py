@@ -67,11 +67,11 @@ def cohort(run: Run, enrolled: int | None) -> Cohort:
     """
     if _is_buffered(run):
         return Cohort(None, run.concurrency, run.buffer_size)
-    least = max(run.cohort_min, run.quorum)
+    least = run.fewest
     if run.selection == Way.FIRST_COME:
         room = selection.room(run.cohort_goal, run.over_selection)
         invites = room if enrolled is None else min(room, max(enrolled, least))
-        return Cohort(None, invites, _target(run, invites))
+        return Cohort(None, invites, rules.target(run, invites))
     if enrolled is None and run.cohort_goal is None:
         return Cohort(None, None, run.target)
     wanted = selection.wanted(
@@ -90,18 +90,7 @@ def cohort(run: Run, enrolled: int | None) -> Cohort:
             over_selection=run.over_selection,
             minimum=least,
         )
-    return Cohort(waits, invites, _target(run, invites))
-
-
-def _target(run: Run, invited: int) -> int:
-    return selection.target(
-        invited,
-        selection=run.selection,
-        target=run.target,
-        goal=run.cohort_goal,
-        over_selection=run.over_selection,
-        quorum=run.quorum,
-    )
+    return Cohort(waits, invites, rules.target(run, invites))
 
 
 def lines(run: Run, facts: Facts) -> list[Line]:
@@ -149,7 +138,7 @@ def unable(facts: Facts) -> str:
 
 
 def _about_participants(run: Run, facts: Facts) -> list[str]:
-    told, least = [], run.quorum if _is_buffered(run) else max(run.cohort_min, run.quorum)
+    told, least = [], run.quorum if _is_buffered(run) else run.fewest
     if facts.unable:
         told.append(unable(facts))
     if facts.enrolled is not None and facts.enrolled < least:
@@ -256,7 +245,7 @@ def _who(run: Run, facts: Facts, numbers: Cohort) -> str:
             "once, from the version that is served then, and makes room for the next when it has "
             "sent its update."
         )
-    wait, least = span(run.selecting_seconds), max(run.cohort_min, run.quorum)
+    wait, least = span(run.selecting_seconds), run.fewest
     if run.selection == Way.FIRST_COME:
         return (
             f"Each round invites the first {numbers.invites} of {_enrolled(facts)} who come, for "

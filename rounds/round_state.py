@@ -85,7 +85,7 @@ def _run(run: Run, neighbours: dict[int, Document], number: int) -> Document:
         "selection": run.selection,
         "rounds_planned": run.rounds_planned,
         "quarantine_factor": run.quarantine_factor,
-        "fewest": max(run.cohort_min, run.quorum),
+        "fewest": run.fewest,
         "failures": run.failures,
         "retries": run.retries,
         "evaluators": run.evaluators,

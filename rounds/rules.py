@@ -1,13 +1,13 @@
 """The rules of a run, checked before it exists: pure functions of its settings."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from client_sdk import wire
 from models_app.evaluation import FEDERATED
 from models_app.models import Model
-from rounds import aggregation
+from rounds import aggregation, selection
 from rounds.errors import RulesInvalid
 from rounds.models import Run
 
@@ -85,6 +85,37 @@ def hyperparameters(given: Mapping[str, Any]) -> dict[str, Any]:
     if values["optimizer"] not in OPTIMIZERS:
         raise _invalid("hyperparameters.optimizer", f"one of {OPTIMIZERS}", values["optimizer"])
     return values
+
+
+def choose(run: Run, there: Iterable[int], seed: int) -> list[int]:
+    """Who of those who checked in trains, by the run's rules: see `selection.choose`.
+
+    Args:
+        run: Whose selection is `all` or `random`.
+        there: Ids of participants.
+        seed: The round's.
+    """
+    return selection.choose(
+        there,
+        selection=run.selection,
+        goal=run.cohort_goal,
+        fraction=run.fraction,
+        over_selection=run.over_selection,
+        minimum=run.fewest,
+        seed=seed,
+    )
+
+
+def target(run: Run, invited: int) -> int:
+    """How many updates end a round's training, by the run's rules: see `selection.target`."""
+    return run.buffer_size or selection.target(
+        invited,
+        selection=run.selection,
+        target=run.target,
+        goal=run.cohort_goal,
+        over_selection=run.over_selection,
+        quorum=run.quorum,
+    )
 
 
 def setting(run: Run, *, population: int = 0) -> aggregation.Setting:

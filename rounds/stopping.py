@@ -1,9 +1,53 @@
-"""Which version of a run is its best, and how long it has waited for a better: pure functions."""
+"""Whether a run is done, which version is its best, and how long it waits for a better: pure."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from rounds import rules
+from rounds.models import Run
+
+
+class Done(NamedTuple):
+    """Why a run is done: for programs, and in a sentence; and how many rounds it published."""
+
+    because: str
+    reason: str
+    rounds: int
+
+
+def done(run: Run, values: Sequence[float | None], metrics: Mapping[str, Any]) -> Done | None:
+    """Whether a run has done what it was to do, by the first of its rules that says so.
+
+    Args:
+        run: Whose rules they are.
+        values: Of each version that it published, in order, the metric that they are compared
+            by; None where it was not measured.
+        metrics: Of the last one.
+    """
+    if is_reached(run, metrics):
+        reached = f"{run.until_metric} reached {metrics[run.until_metric]:.4g}"
+        sentence = f"{reached}; the run was to end at {run.until_value:g}."
+        return Done("until", sentence, len(values))
+    stands = standing(values, run.best_metric, run.patience_delta)
+    if run.patience is not None and stands.best is not None and stands.waited >= run.patience:
+        enough = f"by more than {run.patience_delta:g} " if run.patience_delta else ""
+        in_a_row = f"{stands.waited} rounds in a row" if stands.waited > 1 else "one round"
+        sentence = f"{run.best_metric} was no better {enough}for {in_a_row}."
+        return Done("patience", sentence, len(values))
+    if len(values) >= run.rounds_planned:
+        all_ = f"All {len(values)} rounds are" if len(values) > 1 else "The one round is"
+        return Done("rounds", f"{all_} published.", len(values))
+    return None
+
+
+def is_reached(run: Run, metrics: Mapping[str, Any]) -> bool:
+    """Whether metrics are as good as the value at which a run is to end."""
+    value = metrics.get(run.until_metric)
+    if value is None or run.until_value is None:
+        return False
+    if rules.smaller_is_better(run.until_metric):
+        return bool(value <= run.until_value)
+    return bool(value >= run.until_value)
 
 
 class Standing(NamedTuple):

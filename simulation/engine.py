@@ -19,7 +19,16 @@ from client_sdk.keys import Key
 from journal import events
 from models_app import blobs
 from models_app.models import ModelVersion
-from rounds import clock, eligibility, federated_evaluation, intake, lifecycle, moves, selection
+from rounds import (
+    clock,
+    eligibility,
+    federated_evaluation,
+    intake,
+    lifecycle,
+    moves,
+    rules,
+    selection,
+)
 from rounds.models import (
     Assignment,
     CheckIn,
@@ -277,7 +286,7 @@ class Engine:
         )
         agreed = {}
         for pk, work in done.items():
-            digest, length = wire.dump(work.job.target, drift.split(sent, specs))
+            digest, length = wire.dump(work.job.target, wire.split(sent, specs))
             outcome: Future[Outcome] = Future()
             outcome.set_result(replace(work.outcome.result(), digest=digest, bytes=length))
             agreed[pk] = Work(work.job, outcome)
@@ -351,23 +360,8 @@ class Engine:
         if version is None or self._ahead or last or self._alone or asynchronous or not certain:
             return
         seed = selection.derive_seed(run.seed, round_.number + 1)
-        chosen = selection.choose(
-            (one.pk for one in self._people),
-            selection=run.selection,
-            goal=run.cohort_goal,
-            fraction=run.fraction,
-            over_selection=run.over_selection,
-            minimum=max(run.cohort_min, run.quorum),
-            seed=seed,
-        )
-        target = selection.target(
-            len(chosen),
-            selection=run.selection,
-            target=run.target,
-            goal=run.cohort_goal,
-            over_selection=run.over_selection,
-            quorum=run.quorum,
-        )
+        chosen = rules.choose(run, (one.pk for one in self._people), seed)
+        target = rules.target(run, len(chosen))
         seeds = {
             pk: selection.derive_seed(seed, self._people[self._places[pk]].name) for pk in chosen
         }

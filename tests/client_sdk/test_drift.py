@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client_sdk import drift
+from client_sdk import drift, wire
 from client_sdk.errors import CapabilityMissing
 from client_sdk.wire import TensorSpec
 
@@ -116,7 +116,7 @@ def test_tensors_are_one_vector_and_come_apart_again() -> None:
     tensors = {"kernel": vector(1, 2, 3, 4).reshape(2, 2), "bias": vector(5, 6)}
     flat = drift.joined(tensors)
     assert flat.tolist() == [1, 2, 3, 4, 5, 6]
-    apart = drift.split(flat, specs)
+    apart = wire.split(flat, specs)
     assert {name: values.tolist() for name, values in apart.items()} == {
         name: values.tolist() for name, values in tensors.items()
     }

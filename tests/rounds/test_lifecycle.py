@@ -11,7 +11,7 @@ from journal.models import Event
 from models_app import registry
 from models_app.evaluation import Evaluation
 from models_app.models import Model, ModelVersion
-from rounds import clock, enrolment, leases, lifecycle, selectors
+from rounds import clock, enrolment, leases, lifecycle, selectors, stopping
 from rounds.errors import IllegalMove, ModelBusy, RoundClosed, RulesInvalid
 from rounds.models import Assignment, Round, Run
 from tests.rounds.conftest import Enrolled
@@ -105,11 +105,11 @@ def test_a_run_opens_its_next_round_by_itself_from_the_new_version(
 
 def test_a_run_stops_early_once_its_metric_is_reached() -> None:
     run = Run(until_metric="accuracy", until_value=0.9)
-    assert lifecycle._until_is_met(run, {"accuracy": 0.9})
-    assert not lifecycle._until_is_met(run, {"accuracy": 0.89})
+    assert stopping.is_reached(run, {"accuracy": 0.9})
+    assert not stopping.is_reached(run, {"accuracy": 0.89})
     run = Run(until_metric="loss", until_value=0.1)
-    assert lifecycle._until_is_met(run, {"loss": 0.05})
-    assert not lifecycle._until_is_met(run, {"accuracy": 1.0})
+    assert stopping.is_reached(run, {"loss": 0.05})
+    assert not stopping.is_reached(run, {"accuracy": 1.0})
 
 
 def test_who_comes_first_trains_at_once_and_uploads_count_already(

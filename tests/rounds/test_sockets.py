@@ -219,14 +219,14 @@ def test_a_crowd_of_sockets_that_come_together_is_no_more_than_a_few(
     server: str, charlie: Enrolled
 ) -> None:
     there = [asks_and_says_no_more(server, charlie.token) for _ in range(40)]
-    with waiting(server, charlie.token):
-        until = time.monotonic() + 10
-        while len(there) >= sockets.AT_ONCE and time.monotonic() < until:
-            for line in select.select(there, [], [], 0.1)[0]:
-                if b"replaced" in line.recv(4096):
-                    there.remove(line)
-                    line.close()
-        assert len(there) == sockets.AT_ONCE - 1
+    # Which of them stay is open: they come together, and are looked up side by side.
+    until = time.monotonic() + 30
+    while len(there) > sockets.AT_ONCE and time.monotonic() < until:
+        for line in select.select(there, [], [], 0.1)[0]:
+            if b"replaced" in line.recv(4096):
+                there.remove(line)
+                line.close()
+    assert len(there) == sockets.AT_ONCE
     for line in there:
         line.close()
 
