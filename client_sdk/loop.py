@@ -45,7 +45,8 @@ class TrainingLoop:
 
     Some strategies correct each gradient, or count steps: the model's optimizer does both, for
     whoever steps with it. A loop that does not says so by its `capabilities`, and is then spared
-    the rounds of such strategies.
+    the rounds of such strategies. Where steps are counted, those beyond the round's epochs and
+    batches are refused by the server.
 
     Attributes:
         capabilities: what a strategy may ask of it: names of `client_sdk.drift.CAPABILITIES`.

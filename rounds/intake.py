@@ -28,7 +28,7 @@ from django.db.models import F
 from client_sdk import wire
 from journal import events
 from models_app import blobs
-from rounds import clock, eligibility, enrolment, lifecycle, moves
+from rounds import clock, eligibility, enrolment, lifecycle, moves, rules
 from rounds.errors import NoSpace, TooLarge, UpdateConflict, UpdateInvalid
 from rounds.models import Assignment, Participant, Round, Update
 from rounds.moves import lock_place
@@ -127,8 +127,11 @@ def _compare(told: wire.UpdateManifest, mine: Assignment, length: int) -> None:
 def _reports(told: wire.UpdateManifest, mine: Assignment) -> dict[str, float]:
     """What the run's strategy asked to be reported, and no more. The wire has checked the ranges.
 
+    Steps weigh an update as samples do, and without a mean that would bound them: so they can be
+    no more than the samples give.
+
     Raises:
-        UpdateInvalid: Something is not there.
+        UpdateInvalid: Something is not there, or cannot be.
     """
     asked = eligibility.requirements(mine.round.run)
     names = [wire.REPORTS[capability] for capability in asked if capability in wire.REPORTS]
@@ -140,7 +143,16 @@ def _reports(told: wire.UpdateManifest, mine: Assignment) -> dict[str, float]:
                 field=f"reports.{name}",
                 reason="report_missing",
             )
-    return {name: told.reports[name] for name in names}
+    reports = {name: told.reports[name] for name in names}
+    most = rules.most_steps(mine.round.run, told.samples)
+    if reports.get("steps", 0) > most:
+        raise UpdateInvalid(
+            f"Expected steps up to {most} among the manifest's reports, as {told.samples} samples "
+            f"give by the run's hyper-parameters. Received: {reports['steps']:.0f}",
+            field="reports.steps",
+            reason="too_many_steps",
+        )
+    return reports
 
 
 def _is_open(mine: Assignment) -> bool:
@@ -351,7 +363,8 @@ def refuse(mine: Assignment, error: UpdateInvalid) -> UpdateInvalid:
                 code=code,
                 refusals=refusals,
             )
-            lifecycle.reject(open_.filter(refusals__gte=MAX_REFUSALS), journal, code, reason)
+            if lifecycle.reject(open_.filter(refusals__gte=MAX_REFUSALS), journal, code, reason):
+                lifecycle.tell_of_room(mine.round)
     return error
 
 

@@ -610,10 +610,14 @@ def dismiss(participant: Participant, journal: Journal, *, code: str, reason: st
 
     Rounds are locked, so that one that selects it at this moment is waited for.
     """
-    for round_id in Round.objects.filter(phase__in=Round.ACTIVE).order_by("run").values_list("pk"):
-        lock_round(*round_id)
+    active = Round.objects.filter(phase__in=Round.ACTIVE).order_by("run")
+    rounds = [lock_round(pk) for pk in active.values_list("pk", flat=True)]
     mine = Assignment.objects.filter(participant=participant, state__in=Assignment.OPEN)
+    places = set(mine.values_list("round", flat=True))
     move_assignments(mine, Place.FAILED, journal, code=code, reason=reason)
+    for round_ in rounds:
+        if round_.pk in places:
+            tell_of_room(round_)
 
 
 def reject(assignments: QuerySet[Assignment], journal: Journal, code: str, reason: str) -> int:

@@ -118,6 +118,13 @@ def target(run: Run, invited: int) -> int:
     )
 
 
+def most_steps(run: Run, samples: int) -> int:
+    """How many steps a participant can have taken with so many samples: epochs of batches."""
+    asked = run.hyperparameters
+    steps = asked["epochs"] * math.ceil(samples / asked["batch_size"])
+    return min(steps, asked["max_steps"] or steps)
+
+
 def setting(run: Run, *, population: int = 0) -> aggregation.Setting:
     """The run as its strategy knows it.
 

@@ -47,7 +47,7 @@ def uploads(one: Enrolled, value: float = 1.0, **reports: float) -> Assignment:
     mine = lifecycle.check_in(one.participant)
     assert isinstance(mine, Assignment)
     body = update_bytes(mine.round.run.model, value)
-    send(one, mine, body, reports=reports or {"steps": 4})
+    send(one, mine, body, samples=320, reports=reports or {"steps": 4})
     return mine
 
 
@@ -190,8 +190,33 @@ def test_an_update_without_what_the_strategy_needs_is_refused_by_name(
         admitted(charlie, mine, body)
     assert (caught.value.field, caught.value.extra["reason"]) == ("reports.steps", "report_missing")
     assert "remembering needs it. Received: []" in caught.value.detail
-    send(charlie, mine, body, reports={"steps": 7, "initial_loss": 0.5})
-    assert Update.objects.get().reports == {"steps": 7.0}  # what was asked for, and no more
+    send(charlie, mine, body, reports={"steps": 1, "initial_loss": 0.5})
+    assert Update.objects.get().reports == {"steps": 1.0}  # what was asked for, and no more
+
+
+def test_more_steps_than_the_samples_give_are_refused(tiny_model: Model, able: Enrol) -> None:
+    charlie, dora = able("charlie"), able("dora")
+    # Three epochs of 20 samples in batches of 8: three batches each, nine steps.
+    asked = {"epochs": 3, "batch_size": 8}
+    started(tiny_model, strategy="remembering", hyperparameters=asked)
+    mine, _ = all_check_in(charlie, dora)
+    body = update_bytes(tiny_model, 1.0)
+    with pytest.raises(
+        UpdateInvalid, match=r"steps up to 9 .* 20 samples .* Received: 10"
+    ) as caught:
+        send(charlie, mine, body, samples=20, reports={"steps": 10})
+    assert (caught.value.field, caught.value.extra["reason"]) == ("reports.steps", "too_many_steps")
+    send(charlie, mine, body, samples=20, reports={"steps": 9})
+    assert Update.objects.get().reports == {"steps": 9.0}
+
+
+def test_a_limit_of_steps_is_one_for_what_is_reported_too(tiny_model: Model, able: Enrol) -> None:
+    charlie, dora = able("charlie"), able("dora")
+    asked = {"epochs": 3, "batch_size": 8, "max_steps": 4}
+    started(tiny_model, strategy="remembering", hyperparameters=asked)
+    mine, _ = all_check_in(charlie, dora)
+    with pytest.raises(UpdateInvalid, match=r"steps up to 4 "):
+        send(charlie, mine, update_bytes(tiny_model, 1.0), samples=20, reports={"steps": 5})
 
 
 def test_reports_that_nobody_asked_for_are_not_kept(tiny_model: Model, enrolled: Enrol) -> None:

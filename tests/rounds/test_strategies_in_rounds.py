@@ -47,7 +47,8 @@ def test_two_rounds_go_as_far_as_the_strategy_itself_does(
     name: str, tiny_model: Model, everyone: list[Enrolled]
 ) -> None:
     strategy = aggregation.build(name)
-    run = started(tiny_model, strategy=name, quorum=3, rounds_planned=2).run
+    asked = {"epochs": 2, "batch_size": 5}  # four steps, or more
+    run = started(tiny_model, strategy=name, quorum=3, rounds_planned=2, hyperparameters=asked).run
     setting = rules.setting(run, population=len(everyone))
     reports = dict(REPORTS[name] for name in strategy.requires if name in REPORTS)
     weights = served_weights(tiny_model).copy()
