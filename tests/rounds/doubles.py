@@ -14,6 +14,13 @@ from rounds.aggregation.contract import ANY_SETTING
 
 
 @dataclass(frozen=True)
+class Averaging(FedAvg):
+    """FedAvg by another name."""
+
+    title: ClassVar[str] = "Averaging"
+
+
+@dataclass(frozen=True)
 class Buffered(Strategy):
     """The mean of updates, each halved once for every version that it is behind."""
 
@@ -58,6 +65,6 @@ class Remembering(Strategy):
 
 
 def add(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets runs name them: `buffered` and `remembering`."""
-    for strategy in (Buffered, Remembering):
+    """Lets runs name them: `averaging`, `buffered` and `remembering`."""
+    for strategy in (Averaging, Buffered, Remembering):
         monkeypatch.setitem(aggregation._STRATEGIES, strategy.__name__.lower(), strategy)
