@@ -19,7 +19,7 @@ from tests.participant import SHAPE
 from tests.rounds.updates import carry
 from tests.waiting import until
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(120), pytest.mark.alike]
 
 # fedclient as it is installed, but for a trainer that needs no Keras.
 FEDCLIENT = """

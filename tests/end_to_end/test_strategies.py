@@ -21,7 +21,7 @@ from tests.participant import WEIGHTS, data_of
 from tests.rounds.updates import carry
 from tests.waiting import until
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(120), pytest.mark.alike]
 
 SIZE = sum(spec.tensor.size for spec in WEIGHTS)
 

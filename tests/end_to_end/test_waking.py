@@ -24,7 +24,7 @@ from tests.rounds.updates import carry
 from tests.serving import serving
 from tests.waiting import until
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(120), pytest.mark.alike]
 
 
 class TakingPart:

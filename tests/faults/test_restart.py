@@ -7,7 +7,7 @@ from models_app.models import ModelVersion
 from rounds.models import Assignment, Round, Run, Update
 from tests.faults.conftest import NAMES, Blow, Federation
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.timeout(240), pytest.mark.alike]
 
 # A line of the journal from each phase, and how many of them a round has.
 PHASES = (

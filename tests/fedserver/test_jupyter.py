@@ -126,6 +126,7 @@ def test_participants_are_told_another_address_where_there_is_one(settings: Any)
 # --- The first owner ---
 
 
+@pytest.mark.alike
 def test_the_first_owner_is_made_once_and_told_until_the_password_is_another(
     db: None, settings: Any, tmp_path: Path, client: Client
 ) -> None:

@@ -99,6 +99,7 @@ def test_up_serves_and_ends_everything_with_ctrl_c(tmp_path: Path, database_url:
     assert not list(tmp_path.rglob("*.sock"))
 
 
+@pytest.mark.alike
 @pytest.mark.timeout(120)
 def test_a_killed_web_process_is_replaced_and_nobody_outlives_a_killed_up(
     tmp_path: Path, database_url: str
