@@ -77,7 +77,8 @@ class Plan:
     def __post_init__(self) -> None:
         _expect(self.participants >= 1, "participants", "at least 1", self.participants)
         _expect(0 < self.fraction <= 1, "fraction", "above 0 and up to 1", self.fraction)
-        _expect(self.quorum >= 1, "quorum", "at least 1", self.quorum)
+        fit = 1 <= self.quorum <= self.participants
+        _expect(fit, "quorum", "from 1 to all participants", self.quorum)
         _expect(0 <= self.dropout < 1, "dropout", "from 0 to below 1", self.dropout)
         _expect(0 <= self.attackers < 1, "attack", "a share from 0 to below 1", self.attackers)
         _expect(self.stragglers >= 0, "stragglers", "a sigma from 0", self.stragglers)
@@ -88,6 +89,8 @@ class Plan:
         _expect(known, "attack", f"one of {', '.join(ATTACKS)}", self.attack)
         both = bool(self.concurrency) == bool(self.buffer)
         _expect(both, "buffer", "given together with concurrency", self.buffer)
+        fit = self.buffer <= self.participants
+        _expect(fit, "buffer", "at most all participants: each fills a place of it", self.buffer)
         lie = self.attack == "little_is_enough" and self.asynchronous
         _expect(not lie, "attack", "rounds, in which attackers can agree", self.attack)
         several = self.evaluators == 0 or 2 <= self.evaluators <= self.participants
