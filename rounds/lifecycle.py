@@ -1053,8 +1053,9 @@ def _publish(round_id: int, lease: str, before: dict[str, Any], found: Evaluatio
         if measured and measured != version.metrics:
             registry.record_metrics(version, found)
         told: dict[str, Any] = {"metrics": measured, "base_metrics": before}
-        refusal = federated_evaluation.refusal(run, round_, measured)
-        if refusal := refusal or gate(run.gate_metric, run.gate_tolerance, before, measured):
+        # The gate first: where it refuses by what the server measured, nobody else was asked.
+        refusal = gate(run.gate_metric, run.gate_tolerance, before, measured)
+        if refusal := refusal or federated_evaluation.refusal(run, round_, measured):
             return _fail_round(round_, journal, "gate", refusal, **told)
         try:
             registry.publish(version, reason=version.reason, expected_served=round_.base)
@@ -1153,7 +1154,9 @@ def _serve_best(run: Run) -> str:
     """Serve a run's best version again, if its last one is not as good; a sentence of it."""
     values = _values(run)
     best = stopping.standing(values, run.best_metric).best
-    if best is None or values[best] == values[-1]:
+    if best is None:
+        return f"None of its versions has {run.best_metric}: the last one stays."
+    if values[best] == values[-1]:
         return ""
     made = ModelVersion.objects.filter(made_by__run=run, made_by__phase=Phase.PUBLISHED)
     made = made.select_related("model").order_by("made_by__number")

@@ -11,6 +11,8 @@ from rounds import aggregation, selection
 from rounds.errors import RulesInvalid
 from rounds.models import Run
 
+# What versions are measured by on the server's held-out set; participants' metrics have a prefix.
+METRICS = ("accuracy", "loss", "mean_absolute_error")
 # What may be said of a run when it is created, beside its model.
 FIELDS = (
     "name",
@@ -165,6 +167,12 @@ def check(run: Run) -> None:
     Raises:
         RulesInvalid: With the field and the sentence that says why.
     """
+    check_rules(run)
+    _check_weights(run)
+
+
+def check_rules(run: Run) -> None:
+    """The same, as far as it can be said without the model's weights. Raises RulesInvalid."""
     run.hyperparameters = hyperparameters(run.hyperparameters)
     _object("strategy_options", run.strategy_options)
     if run.kind not in Run.Kind.values:
@@ -178,7 +186,6 @@ def check(run: Run) -> None:
         what = f"{type(error).__name__}: {error}"
         raise _invalid("strategy", f"{run.strategy} to check the rules of a run", what) from error
     _check_kind(run, strategy)
-    _check_weights(run)
     whole("rounds_planned", run.rounds_planned, 1, 1_000_000)
     whole("cohort_min", run.cohort_min, 1, 1_000_000)
     whole("quorum", run.quorum, 1, 1_000_000)
@@ -187,7 +194,8 @@ def check(run: Run) -> None:
         whole(name, getattr(run, name), 1, MONTH)
     _number("fraction", run.fraction, 0.0, 1.0, above=True)
     _number("over_selection", run.over_selection, 1.0, 10.0)
-    _number("quarantine_factor", run.quarantine_factor, 0.0, 1e6)
+    if run.quarantine_factor:  # below the median it would set aside half of everything
+        _number("quarantine_factor", run.quarantine_factor, 1.0, 1e6)
     _number("gate_tolerance", run.gate_tolerance, 0.0, 1e6)
     whole("seed", run.seed, 0, 2**62)
     if run.selection not in Run.Selection.values:
@@ -203,7 +211,8 @@ def _check_kind(run: Run, strategy: aggregation.Strategy) -> None:
     if is_asynchronous != strategy.asynchronous:
         wanted = Run.Kind.ASYNCHRONOUS if strategy.asynchronous else Run.Kind.SYNCHRONOUS
         folds = "of different age" if strategy.asynchronous else "of one version"
-        raise _invalid("kind", f"{wanted}, for {run.strategy} folds updates {folds}", run.kind)
+        why = f"{wanted}, for {run.strategy} folds updates {folds}"
+        raise _invalid("kind", why, str(run.kind))
     for name in ("concurrency", "buffer_size"):
         value = getattr(run, name)
         if is_asynchronous:
@@ -246,13 +255,21 @@ def layers_of(kind: str, config: Any) -> Iterator[str]:
 
 
 def _check_stopping(run: Run) -> None:
+    for name in ("gate_metric", "until_metric", "best_metric"):
+        metric = getattr(run, name)
+        if metric and not metric.startswith(FEDERATED) and metric not in METRICS:
+            known = f"one of {', '.join(METRICS)}, or of participants' such as {FEDERATED}accuracy"
+            raise _invalid(name, known, metric)
     if run.until_value is not None:
-        _number("until_value", run.until_value, -1e30, 1e30)
+        share = run.until_metric.removeprefix(FEDERATED) == "accuracy"
+        _number("until_value", run.until_value, *((0.0, 1.0) if share else (-1e30, 1e30)))
     if bool(run.until_metric) != (run.until_value is not None):
         raise _invalid("until_value", "a value exactly when until_metric is set", run.until_value)
     if run.patience is not None:
         whole("patience", run.patience, 1, 1_000_000)
     _number("patience_delta", run.patience_delta, 0.0, 1e30)
+    if run.patience_delta and run.patience is None:
+        raise _invalid("patience_delta", "0, for only patience counts by it", run.patience_delta)
     if (run.patience is not None or run.keep_best) and not run.best_metric:
         by = "patience" if run.patience is not None else "keep_best"
         raise _invalid("best_metric", f"a metric, for {by} compares versions by it", "")
@@ -274,7 +291,11 @@ def _check_evaluations(run: Run) -> None:
 def _check_counts(run: Run) -> None:
     goal, target = run.cohort_goal, run.target
     if run.kind == Run.Kind.ASYNCHRONOUS:
-        return  # it has no cohort: who comes trains, and the buffer says when it is enough
+        # It has no cohort: who comes trains, and the buffer says when it is enough.
+        for name in ("cohort_goal", "target"):
+            if (value := getattr(run, name)) is not None:
+                raise _invalid(name, "no number, for only synchronous runs have one", value)
+        return
     if run.selection == Run.Selection.FIRST_COME and goal is None:
         raise _invalid("cohort_goal", "a number, for first_come has to know when to stop", goal)
     if goal is not None:

@@ -36,8 +36,17 @@ def done(run: Run, values: Sequence[float | None], metrics: Mapping[str, Any]) -
         return Done("patience", sentence, len(values))
     if len(values) >= run.rounds_planned:
         all_ = f"All {len(values)} rounds are" if len(values) > 1 else "The one round is"
-        return Done("rounds", f"{all_} published.", len(values))
+        return Done("rounds", f"{all_} published{_short_of(run, metrics)}.", len(values))
     return None
+
+
+def _short_of(run: Run, metrics: Mapping[str, Any]) -> str:
+    """What the last version lacks of the value at which the run was to end, or an empty string."""
+    if run.until_value is None:
+        return ""
+    value = metrics.get(run.until_metric)
+    told = "was not measured" if value is None else f"is {value:.4g}"
+    return f"; {run.until_metric} {told} and was to reach {run.until_value:g}"
 
 
 def is_reached(run: Run, metrics: Mapping[str, Any]) -> bool:

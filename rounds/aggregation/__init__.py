@@ -256,7 +256,7 @@ def build(
         if option not in known:
             raise OptionError(
                 f"strategy_options.{option}",
-                f"Expected options of {name} to be among {known}. Received: {option!r}",
+                f"Expected {_known(name, known)}. Received: {option!r}",
             )
     folding = {"threads": threads} if "threads" in signature(kind).parameters else {}
     try:
@@ -270,6 +270,12 @@ def build(
         raise OptionError("strategy", detail) from error
     _expect_requirements(name, made)
     return made
+
+
+def _known(name: str, options: list[str]) -> str:
+    if not options:
+        return f"no options, for {name} has none"
+    return f"options of {name} to be among {options}"
 
 
 def _expect_requirements(name: str, made: Strategy) -> None:

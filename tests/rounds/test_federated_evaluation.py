@@ -81,6 +81,26 @@ def metrics_of(round_: Round) -> dict[str, float]:
 
 
 class TestInARound:
+    def test_a_candidate_that_the_server_finds_worse_fails_for_that(
+        self, tiny_model: Model, enrolled: Enrol
+    ) -> None:
+        """Nobody is asked about it then, so that their metric cannot be known."""
+        everyone = enrolled("charlie"), enrolled("dora")
+        rules = {"gate_metric": "accuracy", "best_metric": "federated_accuracy"}
+        round_ = lifecycle.start_run(lifecycle.create_run(tiny_model, **RULES | rules).pk)
+        all_check_in(*everyone)
+        for one in everyone:
+            upload(one)
+        while round_.phase != "evaluating":
+            lifecycle.step(round_.pk)
+            round_.refresh_from_db()
+        with leases.hold(round_.pk, "evaluating") as lease:
+            worse = Evaluation({"accuracy": 0.31})
+            lifecycle._publish(round_.pk, str(lease), {"accuracy": 0.95}, worse)
+        round_.refresh_from_db()
+        assert (round_.phase, round_.code) == ("failed", "gate")
+        assert "worse than the base version's 0.9500. Received: 0.3100" in round_.reason
+
     def test_it_waits_for_participants_and_publishes_with_their_means(
         self, tiny_model: Model, enrolled: Enrol
     ) -> None:

@@ -82,6 +82,7 @@ def test_an_asynchronous_run_and_its_strategy_need_each_other() -> None:
     )
     field, sentence = refusal(strategy="buffered")
     assert field == "kind"
+    assert sentence.endswith("Received: 'synchronous'")
     assert "asynchronous, for buffered folds updates of different age" in sentence
     assert refusal(kind="sometimes")[0] == "kind"
 
@@ -100,6 +101,43 @@ def test_stopping_by_the_best_version_needs_a_metric() -> None:
         rules.check(Run(model=a_model(), best_metric="accuracy", **by))
     assert refusal(patience=0, best_metric="loss")[0] == "patience"
     assert refusal(patience_delta=-1.0)[0] == "patience_delta"
+
+
+@pytest.mark.parametrize("name", ["gate_metric", "until_metric", "best_metric"])
+def test_a_metric_that_nobody_measures_is_refused(name: str) -> None:
+    settings: dict[str, Any] = {name: "acuracy", "until_value": 0.9}
+    field, sentence = refusal(**settings)
+    assert field == name
+    assert sentence == (
+        "Expected one of accuracy, loss, mean_absolute_error, or of participants' such as "
+        "federated_accuracy. Received: 'acuracy'"
+    )
+    rules.check(Run(model=a_model(), evaluators=3, best_metric="federated_their_own"))
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "federated_accuracy"])
+def test_an_accuracy_in_percent_is_never_reached(metric: str) -> None:
+    settings: dict[str, Any] = {"until_metric": metric, "evaluators": 3}
+    assert refusal(**settings, until_value=95) == (
+        "until_value",
+        "Expected a number from 0.0 to 1.0. Received: 95",
+    )
+    rules.check(Run(model=a_model(), **settings, until_value=0.95))
+
+
+def test_what_would_be_ignored_is_refused() -> None:
+    assert refusal(patience_delta=0.1)[0] == "patience_delta"
+    for name in ("cohort_goal", "target"):
+        field, sentence = refusal(**ASYNCHRONOUS | {name: 9})
+        assert field == name
+        assert "only synchronous runs have one. Received: 9" in sentence
+
+
+def test_a_quarantine_of_most_updates_is_refused() -> None:
+    assert refusal(quarantine_factor=0.5)[0] == "quarantine_factor"
+    assert refusal(quarantine_factor=-1.0)[0] == "quarantine_factor"
+    for factor in (0.0, 1.0):
+        rules.check(Run(model=a_model(), quarantine_factor=factor))
 
 
 def test_fewer_evaluators_than_may_be_shown_would_evaluate_for_nothing() -> None:

@@ -61,6 +61,23 @@ def test_the_value_is_reached(play: Callable[..., Run]) -> None:
     assert line().data == {"rounds": 2, "because": "until"}
 
 
+def test_all_rounds_are_published_and_the_value_is_not_reached(play: Callable[..., Run]) -> None:
+    rules = {"until_metric": "accuracy", "until_value": 0.9, "rounds_planned": 2}
+    assert play([0.5, 0.81], **rules).reason == (
+        "All 2 rounds are published; accuracy is 0.81 and was to reach 0.9."
+    )
+    assert play([0.5, 0.81], metric="loss", **rules).reason == (
+        "All 2 rounds are published; accuracy was not measured and was to reach 0.9."
+    )
+
+
+def test_a_best_version_that_nobody_measured_is_none(play: Callable[..., Run]) -> None:
+    rules = {"best_metric": "accuracy", "keep_best": True, "rounds_planned": 2}
+    assert play([0.5, 0.4], metric="loss", **rules).reason == (
+        "All 2 rounds are published. None of its versions has accuracy: the last one stays."
+    )
+
+
 def test_patience_ends_a_run_that_gets_no_better(play: Callable[..., Run]) -> None:
     run = play([0.6, 0.8, 0.79], best_metric="accuracy", patience=2)
     assert run.state == "running"
