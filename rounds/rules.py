@@ -194,8 +194,9 @@ def check_rules(run: Run) -> None:
         whole(name, getattr(run, name), 1, MONTH)
     _number("fraction", run.fraction, 0.0, 1.0, above=True)
     _number("over_selection", run.over_selection, 1.0, 10.0)
-    if run.quarantine_factor:  # below the median it would set aside half of everything
-        _number("quarantine_factor", run.quarantine_factor, 1.0, 1e6)
+    _number("quarantine_factor", run.quarantine_factor, 0.0, 1e6)
+    if 0 < run.quarantine_factor < 1:  # below the median: half of all would be set aside
+        raise _invalid("quarantine_factor", "0 for none, or 1 at least", run.quarantine_factor)
     _number("gate_tolerance", run.gate_tolerance, 0.0, 1e6)
     whole("seed", run.seed, 0, 2**62)
     if run.selection not in Run.Selection.values:

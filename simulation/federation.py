@@ -50,6 +50,15 @@ def found(plan: Plan, home: Path, data: Path | None = None) -> Run:
     return run
 
 
+def check(plan: Plan) -> None:
+    """Refuse what no run may be, before anything is loaded.
+
+    Raises:
+        RulesInvalid: with the field of the run.
+    """
+    rules.check_rules(Run(model=Model(weights_manifest=[]), **_rules(plan)))
+
+
 def document(model: Model) -> dict[str, Any]:
     """The model as participants are told it."""
     return {

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -77,8 +78,15 @@ class Plan:
     def __post_init__(self) -> None:
         _expect(self.participants >= 1, "participants", "at least 1", self.participants)
         _expect(0 < self.fraction <= 1, "fraction", "above 0 and up to 1", self.fraction)
-        fit = 1 <= self.quorum <= self.participants
-        _expect(fit, "quorum", "from 1 to all participants", self.quorum)
+        _expect(self.quorum >= 1, "quorum", "at least 1", self.quorum)
+        if not self.buffer:
+            cohort = math.ceil(self.fraction * self.participants)
+            of_them = f"at most {cohort}, a fraction of {self.fraction:g} of {self.participants}"
+            _expect(self.quorum <= cohort, "quorum", of_them, self.quorum)
+        finite = self.strength is None or math.isfinite(self.strength)
+        _expect(finite, "attack", "a finite strength", self.strength)
+        in_time = self.deadline is None or self.deadline > 0
+        _expect(in_time, "deadline", "above 0", self.deadline)
         _expect(0 <= self.dropout < 1, "dropout", "from 0 to below 1", self.dropout)
         _expect(0 <= self.attackers < 1, "attack", "a share from 0 to below 1", self.attackers)
         _expect(self.stragglers >= 0, "stragglers", "a sigma from 0", self.stragglers)

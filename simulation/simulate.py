@@ -120,4 +120,6 @@ def _summary(found: dict[str, Any]) -> str:
         told += f": accuracy {found['final_accuracy']:.4f}"
     if found["rounds_to_target"]:
         told += f"; target reached in round {found['rounds_to_target']}"
+    elif found["settings"]["until"]:
+        told += "; target not reached"
     return f"{told}; {found['cpu_seconds']:.1f} s of processor time"

@@ -38,7 +38,7 @@ def test_another_file_of_the_same_name_is_another_plan(tmp_path: Path) -> None:
         ({"attack": "rude"}, "--attack: Expected one of label_flip, sign_flip, gaussian"),
         ({"buffer": 5}, "--buffer: Expected given together with concurrency"),
         ({"concurrency": 5, "buffer": 101}, "--buffer: Expected at most all participants"),
-        ({"quorum": 101}, "--quorum: Expected from 1 to all participants. Received: 101"),
+        ({"quorum": 11}, "--quorum: Expected at most 10, a fraction of 0.1 of 100. Received: 11"),
         ({"evaluators": 1}, "--evaluators"),
         ({"evaluators": 5}, "--held-out: Expected a share above 0 for those who evaluate"),
         ({"seed": -1}, "--seed"),

@@ -17,10 +17,19 @@ from django.core.management.base import BaseCommand, CommandError
 from platformdirs import user_cache_path
 
 from models_app.errors import FedserverError
+from rounds import aggregation
+from rounds.errors import RulesInvalid
+from rounds.models import Run
+from rounds.rules import OPTIMIZERS
+from simulation import federation
 from simulation.attacks import ATTACKS
 from simulation.plan import MODELS, Plan
 
+BEGUN = {"lock", "plan.new"}  # what is there of one that was killed before it knew its plan
 LOCK, BROKER = "FEDSERVER_SIMULATION_LOCK", "FEDSERVER_SIMULATION_BROKER"
+
+
+PICTURES = (".png", ".svg", ".pdf")
 
 
 class Command(BaseCommand):
@@ -29,50 +38,85 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         new = Plan()
-        add = parser.add_argument
-        add("--dataset", default=new.dataset, help="digits, mnist, cifar10 or a .npz file")
-        add("--data", type=Path, metavar="FOLDER", help="where mnist and cifar10 lie")
-        add("--partition", default=new.partition, help="iid, shards:K or dirichlet:ALPHA")
-        add("--participants", type=int, default=new.participants, metavar="N")
-        add("--fraction", type=float, default=new.fraction, help="of them, in each round")
-        add("--epochs", type=int, default=new.epochs, metavar="E")
-        add("--batch", type=int, default=new.batch, metavar="B", help="examples in a step")
-        add("--learning-rate", type=float, default=new.learning_rate, metavar="RATE")
-        add("--optimizer", default=new.optimizer)
-        add("--momentum", type=float, default=new.momentum)
-        add("--model", default=new.model, help=f"{', '.join(MODELS)} or a .keras file")
-        add("--rounds", type=int, default=new.rounds, metavar="N", help="at most")
-        add("--strategy", default=new.strategy, help="how updates become a version")
-        add("--set", type=_option, action="append", default=[], metavar="KEY=VALUE", dest="options")
-        attack_help = f"{', '.join(ATTACKS)}, by a share of the participants"
+        parser.usage = "manage.py simulate [--OPTION VALUE]...  (--help tells them all)"
+
+        def add(name: str, help: str, **told: Any) -> None:  # noqa: A002
+            default = " (%(default)s)" if told.get("default") else ""
+            parser.add_argument(name, help=help + default, **told)
+
+        data = "digits, mnist, cifar10 or a .npz file with x_train, y_train, x_test and y_test"
+        add("--dataset", data, default=new.dataset)
+        add(
+            "--data",
+            "where mnist and cifar10 lie; else FEDSERVER_DATA",
+            type=Path,
+            metavar="FOLDER",
+        )
+        shared = "how examples are shared out: iid, shards:K or dirichlet:ALPHA"
+        add("--partition", shared, default=new.partition)
+        many = "virtual participants"
+        add("--participants", many, type=int, default=new.participants, metavar="N")
+        add("--fraction", "of them, in each round", type=float, default=new.fraction)
+        add("--epochs", "over a participant's examples", type=int, default=new.epochs, metavar="E")
+        add("--batch", "examples in a step", type=int, default=new.batch, metavar="B")
+        rate = {"type": float, "default": new.learning_rate, "metavar": "RATE"}
+        add("--learning-rate", "of the participants", **rate)
+        add("--optimizer", ", ".join(OPTIMIZERS), default=new.optimizer)
+        add("--momentum", "of sgd and rmsprop", type=float, default=new.momentum)
+        add("--model", f"{', '.join(MODELS)} or a .keras file", default=new.model)
+        add("--rounds", "at most", type=int, default=new.rounds, metavar="N")
+        strategies = "how updates become a version: " + ", ".join(aggregation.names())
+        add("--strategy", strategies, default=new.strategy)
+        several = {"type": _option, "action": "append", "default": [], "dest": "options"}
+        add("--set", "an option of the strategy; again for another", metavar="KEY=VALUE", **several)
+        attack = f"{', '.join(ATTACKS)}, by a share of the participants, of a strength"
         none = ("", 0.0, None)
-        add("--attack", type=_attack, default=none, metavar="NAME:SHARE[:S]", help=attack_help)
-        add("--dropout", type=float, default=new.dropout, help="share that vanish in a round")
-        add("--stragglers", type=_stragglers, default=0.0, metavar="lognormal:SIGMA")
-        add("--step-seconds", type=float, default=new.step_seconds, help="virtual, at the median")
-        add("--deadline", type=float, metavar="SECONDS", help="virtual, of a round")
-        add("--quorum", type=int, default=new.quorum, metavar="N", help="fewest for a version")
-        add("--over-selection", type=float, default=new.over_selection, metavar="TIMES")
-        add("--concurrency", type=int, default=0, help="asynchronous: how many train at a time")
-        add("--buffer", type=int, default=0, help="asynchronous: updates that make a version")
-        add("--until", type=_until, metavar="METRIC=VALUE", help="end when this is reached")
-        add("--quarantine", type=float, default=new.quarantine, metavar="TIMES")
-        add("--gate", type=float, metavar="TOLERANCE", help="refuse versions that are worse")
-        add("--evaluators", type=int, default=0, help="participants that evaluate each version")
-        add("--held-out", type=float, metavar="SHARE", help="of its data that each keeps for that")
-        add("--seed", type=int, default=new.seed, help="decides whatever is drawn")
-        add("--workers", type=int, default=1, metavar="N", help="processes that train")
-        add("--celery", action="store_true", help="let the stack's Celery workers train")
-        add("--home", type=Path, metavar="FOLDER", help="where it goes on after a kill")
-        add("--json", type=_target, metavar="FILE", help="write the results there")
-        add("--plot", type=_target, metavar="FILE.png", help="draw the curve there")
+        parser.add_argument(
+            "--attack", type=_attack, default=none, metavar="NAME:SHARE[:S]", help=attack
+        )
+        add("--dropout", "share that vanish in a round", type=float, default=new.dropout)
+        slow = "how unequal their speeds are; 0.9: the slowest takes ten times the median"
+        add("--stragglers", slow, type=_stragglers, default=0.0, metavar="lognormal:SIGMA")
+        step = {"type": float, "default": new.step_seconds, "metavar": "SECONDS"}
+        add("--step-seconds", "virtual, that a step takes at the median", **step)
+        add("--deadline", "virtual, of a round", type=float, metavar="SECONDS")
+        add("--quorum", "fewest updates for a version", type=int, default=new.quorum, metavar="N")
+        more = {"type": float, "default": new.over_selection, "metavar": "TIMES"}
+        add("--over-selection", "invite more than are waited for", **more)
+        places = "asynchronous: how many train at a time"
+        add("--concurrency", places, type=int, default=0, metavar="N")
+        add(
+            "--buffer",
+            "asynchronous: updates that make a version",
+            type=int,
+            default=0,
+            metavar="N",
+        )
+        add("--until", "end when this is reached", type=_until, metavar="METRIC=VALUE")
+        far = "set aside updates whose norm is above so many times the median"
+        add("--quarantine", far, type=float, default=new.quarantine, metavar="TIMES")
+        worse = "refuse versions whose accuracy is worse than their base's by more"
+        add("--gate", worse, type=float, metavar="TOLERANCE")
+        judges = "participants that evaluate each version"
+        add("--evaluators", judges, type=int, default=0, metavar="N")
+        kept = "of its examples that each keeps for that; 0.2 with evaluators"
+        add("--held-out", kept, type=float, metavar="SHARE")
+        add("--seed", "decides whatever is drawn", type=int, default=new.seed)
+        add("--workers", "processes that train", type=int, default=1, metavar="N")
+        add("--celery", "let the stack's Celery workers train", action="store_true")
+        add("--home", "where it goes on after a kill", type=Path, metavar="FOLDER")
+        add("--json", "write the results there", type=_target, metavar="FILE")
+        add("--plot", "draw the curve there", type=_picture, metavar="FILE.png")
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             plan = _plan(options)
             if LOCK not in os.environ:
-                _begin_anew(options["home"] or _usual_home(plan))
+                federation.check(plan)
+                _begin_anew(options["home"] or _usual_home(plan), plan)
             self._simulate(plan, options)
+        except RulesInvalid as error:
+            raise CommandError(_as_option(error)) from error
         except (OSError, ValueError, FedserverError) as error:
             raise CommandError(str(error)) from error
         except KeyboardInterrupt:
@@ -83,13 +127,11 @@ class Command(BaseCommand):
         from simulation.simulate import simulate
 
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # it ends as by Ctrl-C
-        home = Path(settings.FEDSERVER_HOME)
-        _expect_the_same(plan, home)
         call_command("migrate", interactive=False, verbosity=0)
         try:
-            simulate(
+            found = simulate(
                 plan,
-                home,
+                Path(settings.FEDSERVER_HOME),
                 data=options["data"],
                 hands=_hands(options),
                 json_file=options["json"],
@@ -97,6 +139,8 @@ class Command(BaseCommand):
             )
         except SimulationFailed as error:
             raise CommandError(str(error)) from error
+        if found["state"] == Run.State.FAILED:
+            raise CommandError(found["reason"])
 
 
 def _plan(options: dict[str, Any]) -> Plan:
@@ -105,7 +149,35 @@ def _plan(options: dict[str, Any]) -> Plan:
     given |= {"attack": name, "attackers": share, "strength": strength}
     if options["held_out"] is None:
         given["held_out"] = 0.2 if options["evaluators"] else 0.0
-    return Plan(**given | {"options": dict(options["options"])})
+    plan = Plan(**given | {"options": dict(options["options"])})
+    if plan.model not in MODELS and not Path(plan.model).is_file():
+        raise CommandError(f"--model: Expected a file that is there. Received: {plan.model!r}")
+    if options["workers"] < 1 or (options["celery"] and options["workers"] > 1):
+        expected = "none with --celery, whose workers train" if options["celery"] else "at least 1"
+        raise CommandError(f"--workers: Expected {expected}. Received: {options['workers']}")
+    return plan
+
+
+# Fields of a run whose options here have other names.
+OPTIONS = {
+    "batch_size": "batch",
+    "buffer_size": "buffer",
+    "gate_tolerance": "gate",
+    "quarantine_factor": "quarantine",
+    "rounds_planned": "rounds",
+    "until_metric": "until",
+    "until_value": "until",
+}
+
+
+def _as_option(error: RulesInvalid) -> str:
+    """What is said of a field of the run, of the option that it came from."""
+    room, _, name = (error.field or "").rpartition(".")
+    if name == "kind":
+        return f"{error.detail}; --concurrency and --buffer make a simulation asynchronous"
+    if room == "strategy_options":
+        return f"--set {name}: {error.detail}"
+    return f"--{OPTIONS.get(name, name).replace('_', '-')}: {error.detail}"
 
 
 def _hands(options: dict[str, Any]) -> Any:
@@ -123,14 +195,27 @@ def _usual_home(plan: Plan) -> Path:
     return user_cache_path("fedserver") / "simulations" / plan.digest[:16]
 
 
-def _begin_anew(home: Path) -> None:
+def _begin_anew(home: Path, plan: Plan) -> None:
     """Becomes the same command in the simulation's own home, whose lock it keeps.
 
     The settings have been read by now and name the server's home, so that only a new start helps.
     """
     home = home.resolve()
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        there = {one.name for one in home.iterdir()}
+    except OSError as error:
+        why = error.strerror
+        raise CommandError(
+            f"--home: Expected a folder to write in. Received: {home} ({why})"
+        ) from None
+    if "plan.json" not in there and (others := sorted(there - BEGUN)):
+        raise CommandError(
+            "--home: Expected an empty folder, or one that a simulation was begun in. "
+            f"Received: {home}, which has {others[0]}"
+        )
     lock = _locked(home)
+    _expect_the_same(plan, home)
     os.set_inheritable(lock.fileno(), True)
     environment = os.environ | {
         "DATABASE_URL": f"sqlite:///{home / 'db.sqlite3'}",
@@ -170,7 +255,7 @@ def _expect_the_same(plan: Plan, home: Path) -> None:
                 f"Received: other {', '.join(changed)}"
             )
         return
-    draft = file.with_suffix(".new")
+    draft = home / "plan.new"
     draft.write_text(json.dumps(plan.as_json(), indent=2) + "\n")
     draft.replace(file)
 
@@ -212,6 +297,14 @@ def _until(text: str) -> tuple[str, float]:
         return name, float(value)
     except ValueError:
         raise ArgumentTypeError(f"Expected METRIC=VALUE. Received: {text}") from None
+
+
+def _picture(text: str) -> Path:
+    """A file that a picture can be written to, by its ending."""
+    if (path := Path(text)).suffix.lower() not in PICTURES:
+        endings = ", ".join(PICTURES)
+        raise ArgumentTypeError(f"Expected a file that ends in {endings}. Received: {text}")
+    return _target(str(path))
 
 
 def _target(text: str) -> Path:
