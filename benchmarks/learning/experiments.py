@@ -79,12 +79,16 @@ SKEWED = "none-shards"
 
 ROBUSTNESS = tuple(
     Cell(
-        "robustness", f"{strategy}-{attack}", f"{_TWENTY} {_IID} {options} {asked}".strip(), (0.1,)
+        "robustness",
+        f"{strategy}-{attack}",
+        f"{_TWENTY} {_IID} {options} {asked}".strip(),
+        (0.1,),
+        (1, 2, 3),
     )
     for attack, asked in ATTACKS.items()
     for strategy, options in ROBUST.items()
 ) + tuple(
-    Cell("robustness", f"{strategy}-{SKEWED}", f"{_TWENTY} {_SHARDS} {options}", (0.1,))
+    Cell("robustness", f"{strategy}-{SKEWED}", f"{_TWENTY} {_SHARDS} {options}", (0.1,), (1, 2, 3))
     for strategy, options in ROBUST.items()
     if "quarantine" not in strategy
 )
@@ -105,10 +109,11 @@ SKEW = {
 NORMALIZED = {"fedavg-bn": "--strategy fedavg", "fedbn": "--strategy fedbn"}
 
 LABEL_SKEW = tuple(
-    Cell("skew", name, f"{_SKEW} --model 2nn --rounds 40 {options}", (0.1,))
+    Cell("skew", name, f"{_SKEW} --model 2nn --rounds 40 {options}", (0.1,), (1, 2, 3))
     for name, options in SKEW.items()
 ) + tuple(
-    Cell("skew", name, f"{_NORMALIZED} {options}", (0.1,)) for name, options in NORMALIZED.items()
+    Cell("skew", name, f"{_NORMALIZED} {options}", (0.1,), (1, 2, 3))
+    for name, options in NORMALIZED.items()
 )
 
 # --- Stragglers ---------------------------------------------------------------------------------
