@@ -197,20 +197,24 @@ def main() -> None:
     except ValueError as error:
         parser.error(str(error))
     if arguments.list:
-        for job in stored.due(cells):
-            print(f"{job.experiment}/{job.name}: {job.options}")
+        for cell in cells:
+            for job in stored.due([cell]):
+                print(f"{cell.experiment}/{cell.name}: {job.options}")
         return
     # Of a background shell signals may come ignored, and simulations would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    failed = run(
-        cells,
-        arguments.jobs,
-        arguments.workers,
-        arguments.scratch,
-        arguments.until_time,
-        nice=arguments.nice,
-    )
+    try:
+        failed = run(
+            cells,
+            arguments.jobs,
+            arguments.workers,
+            arguments.scratch,
+            arguments.until_time,
+            nice=arguments.nice,
+        )
+    except KeyboardInterrupt:
+        sys.exit("stopped; the same command goes on")
     sys.exit(failed > 0)
 
 

@@ -166,6 +166,7 @@ def cells(names: Iterable[str] = ()) -> list[Cell]:
         elif name in known:
             found.append(known[name])
         else:
-            expected = ", ".join(EXPERIMENTS)
-            raise ValueError(f"Expected one of {expected}, or EXPERIMENT/CELL. Received: {name!r}")
+            of_it = [cell for cell in known if cell.startswith(f"{name.partition('/')[0]}/")]
+            expected = ", ".join(of_it or EXPERIMENTS)
+            raise ValueError(f"Expected one of {expected}. Received: {name!r}")
     return found

@@ -128,22 +128,35 @@ COLUMNS = {"none": "no attack", "sign_flip": "sign flip", "scaled": "scaled", SK
 
 
 def robustness() -> str:
-    head = ("strategy", *(f"{name}, %" for name in COLUMNS.values()), "lost to the worse attack")
+    head = ("strategy", *(f"{name}, %" for name in COLUMNS.values()), "most lost to an attack")
     return table(head, [_robustness_row(strategy) for strategy in ROBUST])
 
 
-def final(experiment: str, name: str) -> float | None:
-    """The last accuracy of the cell of this name, of its first seed."""
-    return next((one.final_accuracy for one in _of(experiment, name)), None)
+def finals(experiment: str, name: str) -> dict[int, float]:
+    """The last accuracies of the cell of this name, by seed."""
+    found = {one.seed: one.final_accuracy for one in _of(experiment, name)}
+    return {seed: value for seed, value in found.items() if value is not None}
+
+
+def spread(values: Iterable[float]) -> str:
+    """A mean in per cent, and between which values it lies."""
+    known = list(values)
+    if len(known) < 2:
+        return percent(known[0] if known else None)
+    return f"{percent(statistics.mean(known))} ({percent(min(known))} to {percent(max(known))})"
 
 
 def _robustness_row(strategy: str) -> Sequence[object]:
-    found = {name: final("robustness", f"{strategy}-{name}") for name in COLUMNS}
-    attacked = [found[name] for name in ATTACKS if name != "none"]
-    known = [value for value in attacked if value is not None]
-    calm = found["none"]
-    lost = f"{max(0, 100 * (calm - min(known))):.1f} points" if calm and known else "-"
-    return (strategy, *(percent(value) for value in found.values()), lost)
+    found = {name: finals("robustness", f"{strategy}-{name}") for name in COLUMNS}
+    losses = [
+        calm - found[name][seed]
+        for name in ATTACKS
+        if name != "none"
+        for seed, calm in found["none"].items()
+        if seed in found[name]
+    ]
+    lost = f"{max(0.0, 100 * max(losses)):.1f} points" if losses else "-"
+    return (strategy, *(spread(one.values()) for one in found.values()), lost)
 
 
 def draw_robustness() -> None:
@@ -152,7 +165,7 @@ def draw_robustness() -> None:
         lines = [
             Line(strategy, found.curve["round"], found.curve["accuracy"])
             for strategy in ROBUST
-            for found in _of("robustness", f"{strategy}-{attack}")
+            for found in _of("robustness", f"{strategy}-{attack}")[:1]
         ]
         if lines:
             panels.append(Panel(title, "round", "test accuracy", lines))
@@ -175,12 +188,10 @@ def skew() -> str:
         if not found or column not in found[0].curve:
             rows.append((cell.name, cell.options.partition("--model ")[2][:3], MISSING, "", ""))
             continue
-        one = found[0]
-        values = [value for value in one.curve[column] if value is not None]
-        tail = statistics.mean(values[-5:])
-        rows.append(
-            (cell.name, one.settings["model"], percent(tail), percent(max(values)), one.rounds)
-        )
+        model, rounds = found[0].settings["model"], found[0].rounds
+        tails = [statistics.mean(one.curve[column][-5:]) for one in found]
+        bests = [one.best(column) for one in found]
+        rows.append((cell.name, model, spread(tails), spread(bests), rounds))
     head = ("strategy", "model", "mean of the last five rounds, %", "best, %", "rounds")
     return table(head, rows)
 
@@ -198,7 +209,7 @@ def draw_skew() -> None:
         lines = [
             Line(name, found.curve["round"], found.curve[_judged(cell)])
             for cell in experiments.LABEL_SKEW
-            for found in stored.results_of(cell)
+            for found in stored.results_of(cell)[:1]
             if (name := cell.name) in names and _judged(cell) in found.curve
         ]
         if lines:
