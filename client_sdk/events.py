@@ -23,7 +23,8 @@ KINDS = {
     "epoch": "an epoch is done; `epoch`, `epochs`, `metrics`",
     "evaluating": "measuring a version on examples that are held out; `evaluation`, `model`, "
     "`version`, `samples`",
-    "evaluated": "the server has what was measured; `evaluation`, `samples`, `metrics`",
+    "evaluated": "the server has what was measured; `evaluation`, `model`, `version`, `samples`, "
+    "`metrics`",
     "sending": "what is about to leave, as the ledger lists it; what is raised here prevents it",
     "uploading": "sending the update; `bytes`",
     "uploaded": "the server has it; `samples`, `metrics`, `receipt`",

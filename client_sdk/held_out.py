@@ -72,6 +72,7 @@ class Split:
         number = isinstance(share, int | float) and not isinstance(share, bool)
         if not number or not 0 < share < 1:
             raise ValueError(f"Expected a share above 0 and below 1. Received: {share!r}")
+        self.share = share
         self._below = int(share * 2**64)
         self._key = hashlib.sha256(f"fedserver held out\n{key}".encode()).digest()
 

@@ -573,7 +573,8 @@ class Participation:
             self._check_ours()
             self.participant.report_evaluation(evaluation, measured, limits=self.limits)
             self.summary.evaluations += 1
-            told = {"samples": measured.samples, "metrics": measured.metrics}
+            about = {"model": evaluation.model, "version": evaluation.version}
+            told = about | {"samples": measured.samples, "metrics": measured.metrics}
             self._tell("evaluated", evaluation=evaluation.id, **told)
             self._nothings = 0
         except EvaluationClosed as closed:

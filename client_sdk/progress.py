@@ -17,6 +17,8 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
+from client_sdk.receipts import verdict
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, ProgressColumn, TaskID
@@ -122,7 +124,10 @@ def _evaluating(event: Event) -> str:
 
 
 def _evaluated(event: Event) -> str:
-    return f"  measured and told: {numbers(event.data.get('metrics', {}))}".rstrip()
+    told = event.data
+    version = f"version {told['version']} of model {told['model']}" if "version" in told else "it"
+    on = f" on {_count(told['samples'], 'held-out example')}" if "samples" in told else ""
+    return f"  evaluated {version}{on}: {numbers(told.get('metrics', {}))}".rstrip(": ")
 
 
 def _uploaded(event: Event) -> str:
@@ -132,12 +137,19 @@ def _uploaded(event: Event) -> str:
 def _receipt(event: Event) -> str:
     receipt = event.data["receipt"]
     told = receipt if isinstance(receipt, Mapping) else _attributes(receipt)
-    line = f"  round {told.get('number') or told.get('round')}: {told['state']}"
-    if told["state"] not in ("accepted", "uploaded") and (told.get("reason") or told.get("code")):
-        line += f", {told.get('reason') or told.get('code')}"
-    if told.get("published"):
-        line += f"; version {told['published']} came of the round"
-    return line
+    state, code = told["state"], told.get("code") or ""
+    line = f"  round {told.get('number') or told.get('round')}: {verdict(state, code)}"
+    came = f"version {told['published']} came of the round" if told.get("published") else ""
+    if state in ("accepted", "uploaded"):
+        return f"{line}; {came}" if came else line
+    # A reason is a sentence, and another one is what came of a round that did without the update.
+    why = told.get("reason") or code.replace("_", " ")
+    rest = [one for one in (why, came and f"{came} without it") if one]
+    return f"{line}. {' '.join(map(_as_sentence, rest))}" if rest else line
+
+
+def _as_sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
 
 
 def _attributes(one: Any) -> dict[str, Any]:

@@ -20,6 +20,24 @@ if TYPE_CHECKING:
 
 PENDING = ("invited", "training", "uploaded")
 _ROUND_ENDED = ("published", "failed", "cancelled")
+# Why an update was not needed in the end: its round or run ended first, which is nobody's fault.
+VOID_CODES = ("round_cancelled", "run_completed", "run_paused", "run_stopped")
+ROUND_FAILED = "round_failed"
+
+
+def verdict(state: str, code: str) -> str:
+    """What became of an update, in a word: its state, or that it was not used.
+
+    Args:
+        state: of its place in the round.
+        code: why.
+
+    Example:
+        >>> verdict("rejected", "norm_invalid"), verdict("rejected", "run_completed")
+        ('rejected', 'not used')
+    """
+    unused = state in ("late", "rejected") and code in VOID_CODES
+    return "not used" if unused or (state, code) == ("rejected", ROUND_FAILED) else state
 
 
 @dataclass(frozen=True, slots=True)

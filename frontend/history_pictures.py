@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rounds import history
-from rounds.attendance import VOID, Durations
+from rounds import attendance, history
+from rounds.attendance import Durations
 
 WIDTH, HEIGHT, MARGIN, WIDEST = 1000, 100, 10, 80
 NORM = "size of the update"
@@ -30,6 +30,11 @@ class Line:
     update: Any
     norm_ratio: float | None
     durations: Durations
+
+    @property
+    def word(self) -> str:
+        """What people call its outcome."""
+        return attendance.word(self.outcome)
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,7 @@ def of(newest_first: Sequence[Line]) -> Pictures | None:
     width = min((WIDTH - 2 * MARGIN) / len(lines), WIDEST)
     at = [MARGIN + width * (index + 0.5) for index in range(len(lines))]
     strip = [
-        Dot(round(x - 0.42 * width, 2), 0, line.outcome, f"{_name(line)}: {outcome(line.outcome)}")
+        Dot(round(x - 0.42 * width, 2), 0, line.outcome, f"{_name(line)}: {line.word}")
         for x, line in zip(at, lines, strict=True)
     ]
     told = [history.numbers(line.update.metrics) if line.update else {} for line in lines]
@@ -87,11 +92,6 @@ def of(newest_first: Sequence[Line]) -> Pictures | None:
     numbers |= {name: [one.get(name) for one in told] for name in _names(told)}
     curves = [_curve(name, values, lines, at) for name, values in numbers.items()]
     return Pictures(strip, round(0.84 * width, 2), [one for one in curves if one is not None])
-
-
-def outcome(state: str) -> str:
-    """A state as the picture's tips say it."""
-    return "its round came to nothing" if state == VOID else state
 
 
 def _name(line: Line) -> str:

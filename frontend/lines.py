@@ -13,7 +13,7 @@ from django.urls import reverse
 from frontend import sentences
 from journal import events
 from journal.models import Event
-from rounds import subjects
+from rounds import attendance, subjects
 from rounds.subjects import Subjects
 
 _PLACES = ("round", "version", "run", "model")  # where a line belongs, the nearest one first
@@ -34,11 +34,13 @@ class Line:
         event: The row.
         parts: Its sentence.
         place: What it belongs to, where the sentence does not say so.
+        is_void: Whether it tells of an assignment that was not needed in the end.
     """
 
     event: Event
     parts: list[Part]
     place: Part | None
+    is_void: bool = False
 
     @property
     def id(self) -> int:
@@ -70,7 +72,10 @@ def _line(event: Event, known: Subjects) -> Line:
     said = {piece.of for piece in told}
     nearest = next((of for of in _PLACES if of in names), None)
     place = names[nearest].part if nearest and said.isdisjoint(_PLACES) else None
-    return Line(event, parts, place)
+    group, _, state = event.kind.partition(".")
+    outcome = attendance.outcome(state, event.data.get("code", ""))
+    is_void = group == "assignment" and outcome == attendance.VOID
+    return Line(event, parts, place, is_void)
 
 
 def _told(event: Event, names: dict[str, "_Name"]) -> list[sentences.Piece]:

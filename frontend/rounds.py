@@ -21,6 +21,7 @@ from rounds.round_state import round_state
 DRAWINGS = (
     *("assignments", "cockpit", "dom", "evaluation", "feed", "forecast", "making"),
     *("model", "numbers", "phases", "round_state", "scores", "sentences", "ticks", "timeline"),
+    "verdicts",
 )
 # What the page imports, told at once: a browser finds each only in the one that imports it.
 MODULES = (

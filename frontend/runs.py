@@ -30,7 +30,7 @@ from journal import events
 from models_app import selectors as registry
 from models_app.errors import FedserverError
 from models_app.evaluation import FEDERATED, by_participants
-from rounds import lifecycle, preview, selectors, tasks
+from rounds import attendance, lifecycle, preview, selectors, tasks
 from rounds.decisions import RUN
 from rounds.models import Run
 
@@ -181,13 +181,17 @@ def federated(lines: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
 def totals(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """What all rounds of a run come to."""
     states = ("accepted", "quarantined", "rejected", "failed", "late", "lost", "withdrawn")
-    counts = {state: sum(line["counts"][state] for line in lines) for state in states}
+    counts = {
+        state: sum(line["counts"][state] - line["void"].get(state, 0) for line in lines)
+        for state in states
+    }
+    counts[attendance.VOID] = sum(sum(line["void"].values()) for line in lines)
     published = [line for line in lines if line["phase"] == "published"]
     return {
         "accuracy": published[-1]["accuracy"] if published else None,
         "loss": published[-1]["loss"] if published else None,
         "counts": counts,
-        "others": [(state, counts[state]) for state in states[1:] if counts[state]],
+        "others": [(attendance.word(one), counts[one]) for one in list(counts)[1:] if counts[one]],
         "seconds": sum(line["seconds"]["total"] or 0 for line in lines),
         "received": sum(line["bytes_received"] for line in lines),
         "sent": sum(line["bytes_sent_estimate"] for line in lines),

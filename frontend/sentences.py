@@ -132,4 +132,4 @@ def _word(found: Any, words: list[str]) -> str:
     if "=" not in words[0]:
         return words[0] if found == 1 else words[1]
     meanings = dict(word.split("=", 1) for word in words)
-    return meanings.get(str(found), str(found))
+    return meanings.get(str(found), meanings.get("", str(found)))

@@ -9,8 +9,11 @@ from typing import NamedTuple
 from rounds.models import Assignment
 
 Place = Assignment.State
-# Not a state: the round ended without a result, and it was not the participant's doing.
+# Not a state: the round or the run ended before it was needed, which is nobody's fault.
 VOID = "void"
+VOID_CODES = ("round_cancelled", "run_completed", "run_paused", "run_stopped")
+ROUND_FAILED = "round_failed"
+TOO_FEW = "quorum_not_met"  # of a round: who was still training then is late all the same
 # From the best to the worst; what is not here has not ended.
 ENDED = (
     Place.ACCEPTED,
@@ -21,6 +24,25 @@ ENDED = (
     Place.LOST,
     Place.FAILED,
 )
+
+
+def outcome(state: str, code: str, round_code: str = TOO_FEW) -> str:
+    """What became of an assignment: its state, or `VOID`.
+
+    Args:
+        state: Of the assignment.
+        code: Why, of the assignment.
+        round_code: Why its round failed, where that is known.
+    """
+    if state not in (Place.LATE, Place.REJECTED):
+        return state
+    spared = state == Place.REJECTED or round_code != TOO_FEW
+    return VOID if code in VOID_CODES or (code == ROUND_FAILED and spared) else state
+
+
+def word(outcome: str) -> str:
+    """What people call an outcome."""
+    return "not used" if outcome == VOID else outcome
 
 
 class Segment(NamedTuple):
@@ -57,7 +79,7 @@ class Attendance:
 
     @property
     def void(self) -> int:
-        """Assignments that say nothing of it: their rounds came to nothing."""
+        """Assignments that say nothing of it: they were not needed in the end."""
         return self.counts.get(VOID, 0)
 
     @property

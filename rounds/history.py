@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rounds import rules, stopping
+from rounds import attendance, rules, stopping
 from rounds.models import Assignment, Round, Run
 
 Place = Assignment.State
@@ -28,6 +28,7 @@ class Part(NamedTuple):
     bytes: int | None
     metrics: Mapping[str, Any] | None
     staleness: int = 0
+    code: str = ""
 
 
 class Tally(NamedTuple):
@@ -35,6 +36,7 @@ class Tally(NamedTuple):
 
     participants: dict[str, dict[str, Any]]
     counts: dict[str, int]
+    void: dict[str, int]
     samples: int
     received: int
     began: int
@@ -57,6 +59,7 @@ def tally(round_: Round, parts: Sequence[Part]) -> Tally:
     told = Tally(
         participants=spreads(accepted),
         counts=counts(parts),
+        void=void(parts, round_.code),
         samples=sum(part.samples or 0 for part in accepted),
         received=sum(part.bytes or 0 for part in parts),
         began=sum(part.began for part in parts),
@@ -147,6 +150,7 @@ def of_round(round_: Round, told: Tally) -> dict[str, Any]:
         "staleness": told.staleness,
         "seconds": seconds(round_),
         "counts": told.counts,
+        "void": told.void,
         "samples": told.samples,
         "bytes_received": told.received,
         "bytes_sent_estimate": round_.base.weights_bytes * told.began,
@@ -159,6 +163,21 @@ def counts(parts: Sequence[Part]) -> dict[str, int]:
     """How many assignments there are in each state; `invited` is all of them, as all once were."""
     found = Counter(part.state for part in parts)
     return {str(state): found[state] for state in Place} | {"invited": len(parts)}
+
+
+def void(parts: Sequence[Part], round_code: str) -> dict[str, int]:
+    """Of the assignments in a state those that were not needed in the end, which is nobody's fault.
+
+    Args:
+        parts: Of one round.
+        round_code: Why it failed.
+    """
+    found = (
+        part.state
+        for part in parts
+        if attendance.outcome(part.state, part.code, round_code) == attendance.VOID
+    )
+    return dict(Counter(found))
 
 
 def _staleness(found: Sequence[int]) -> dict[str, float]:

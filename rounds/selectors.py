@@ -185,9 +185,11 @@ def round_line(one: Any) -> dict[str, Any]:
 # --- Participants, as people look at them -----------------------------------------------------
 
 # A round that failed or was cancelled says nothing of those who had a place in it, but for who
-# was still training when too few had come in; nor does an asynchronous run that has ended.
-_VOID = Q(code__in=("round_cancelled", "run_completed", "run_paused", "run_stopped")) | (
-    Q(code="round_failed") & ~Q(state=Place.LATE, round__code="quorum_not_met")
+# was still training when too few had come in; nor does an asynchronous run that has ended. The same
+# of one assignment: `attendance.outcome`.
+_VOID = Q(state__in=(Place.LATE, Place.REJECTED)) & (
+    Q(code__in=attendance.VOID_CODES)
+    | Q(code=attendance.ROUND_FAILED) & ~Q(state=Place.LATE, round__code=attendance.TOO_FEW)
 )
 _ENDED = Q(state__in=attendance.ENDED) & ~_VOID
 _SAMPLES = Sum("update__samples", filter=Q(state=Place.ACCEPTED))
@@ -329,7 +331,7 @@ def samples_by_model(models: Iterable[int]) -> dict[int, int]:
 def rounds_of(participant: Participant) -> QuerySet[Assignment]:
     """A participant's assignments, newest first, with their rounds and updates.
 
-    Each has `is_void`: its round came to nothing, which was not this participant's doing.
+    Each has `is_void`: it was not needed in the end, which is nobody's fault.
     """
     rows = Assignment.objects.annotate(is_void=Case(When(_VOID, then=True), default=False))
     mine = rows.filter(participant=participant).select_related("round__run", "update")
@@ -426,6 +428,7 @@ def _parts(rounds: Sequence[int]) -> Iterator[history.Part]:
         "update__bytes",
         "update__metrics",
         "staleness",
+        "code",
     )
     for round_, state, training_at, uploaded_at, name, uuid, *others in rows.iterator():
         began = training_at is not None or uploaded_at is not None

@@ -14,6 +14,7 @@ from client_sdk.ledger import Entry
 from client_sdk.limits import Limits
 from client_sdk.participant import Participant
 from client_sdk.progress import numbers, size
+from client_sdk.receipts import verdict
 
 
 def log(options: argparse.Namespace, out: Output) -> int:
@@ -49,10 +50,12 @@ def _maybe(value: object) -> str:
 
 
 def _more(entry: Entry) -> str:
-    came = f"version {entry.published} came of it" if entry.published else ""
+    came = "came of it" if entry.state == "accepted" else "came without it"
+    came = f"version {entry.published} {came}" if entry.published else ""
     asked = {name: f"{value:.4f}".rstrip("0").rstrip(".") for name, value in entry.reports.items()}
     told = numbers(entry.metrics), "  ".join(f"{name} {value}" for name, value in asked.items())
-    parts = (entry.state, entry.reason or entry.code, came, *told, entry.detail)
+    why = (entry.reason or entry.code).rstrip(".")
+    parts = (verdict(entry.state, entry.code), why, came, *told, entry.detail)
     return ", ".join(part for part in parts if part)
 
 

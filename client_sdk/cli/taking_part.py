@@ -17,6 +17,7 @@ from client_sdk.cli import codes, watching
 from client_sdk.cli.output import Output, clean
 from client_sdk.cli.parser import LIMITS
 from client_sdk.cli.watching import Watched, read
+from client_sdk.held_out import Split
 from client_sdk.limits import Limits
 from client_sdk.participant import Participant
 from client_sdk.participation import Event, Summary
@@ -31,8 +32,10 @@ def train(options: argparse.Namespace, out: Output) -> int:
     with Participant.load(options.profile) as participant:
         limits_of(options, participant.limits)  # what is none is said before data are read
         with closing(_Shown(out)) as shown:
-            data = _data(options, shown)
             mine = participant.profile
+            held_out = options.held_out
+            split = None if held_out is None else Split(held_out, mine.participant)
+            data = _data(options, shown, split)
             _end_with_the_terminal()
             shown.begin(f"Taking part as {mine.name}. Ctrl-C ends it.", mine.name, mine.url)
             summary = participant.participate(
@@ -46,19 +49,19 @@ def train(options: argparse.Namespace, out: Output) -> int:
                 on_event=shown,
                 progress=False,
                 verdicts=_VERDICT if options.rounds else 0.0,
-                held_out=options.held_out,
+                held_out=held_out,
             )
     code = codes.INTERRUPTED if summary.ended == "interrupted" else codes.OK
     _end(summary, code, out)
     return code
 
 
-def _data(options: argparse.Namespace, shown: _Shown) -> Any:
+def _data(options: argparse.Namespace, shown: _Shown, split: Split | None) -> Any:
     if not options.watch:
         data, count = read(options.data)
-        shown.data(watching.told(options.data, count), count)
+        shown.data(watching.told(data, count, split), count)
         return data
-    watched = Watched(options.data, shown.data)
+    watched = Watched(options.data, shown.data, split)
     watched.wait()
     return watched
 
@@ -78,7 +81,9 @@ def limits_of(options: argparse.Namespace, kept: Limits) -> Limits:
 
 def _end(summary: Summary, code: int, out: Output) -> None:
     updates = "1 update" if summary.rounds == 1 else f"{summary.rounds} updates"
-    out.say(f"{updates} from {summary.samples} samples.")
+    versions = "1 version" if summary.evaluations == 1 else f"{summary.evaluations} versions"
+    evaluated = f", and {versions} evaluated" if summary.evaluations else ""
+    out.say(f"{updates} from {summary.samples} samples{evaluated}.")
     told = {"event": "ended", "at": datetime.now(UTC), "exit_code": code}
     out.line(told | dataclasses.asdict(summary))
 

@@ -13,6 +13,7 @@ import numpy as np
 from client_sdk.cli.codes import DataUnreadable
 from client_sdk.errors import Declined
 from client_sdk.folder import ImageFolder
+from client_sdk.held_out import Split
 
 Arrays = tuple[np.ndarray, np.ndarray]
 Tell = Callable[[str, int], None]  # a sentence, and how many examples there are
@@ -42,10 +43,22 @@ def read(path: Path) -> tuple[Arrays | Path, int]:
     return path, images
 
 
-def told(path: Path, count: int) -> str:
-    """How much there is, for people."""
-    what = "image" if path.is_dir() else "example"
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+def told(data: Arrays | Path, count: int, split: Split | None = None) -> str:
+    """How much there is, for people.
+
+    Args:
+        data: what `read` gave.
+        count: how many examples that are.
+        split: which of them are held out.
+    """
+    what = "image" if isinstance(data, Path) else "example"
+    text = f"{count} {what}" if count == 1 else f"{count} {what}s"
+    if split is None:
+        return text
+    if isinstance(data, Path):  # which of them is known when a model says how it wants them
+        return f"{text}, about {split.share:.0%} of them held out"
+    held_out = int(split.of(data[0]).sum())
+    return f"{text}: {count - held_out} to train with, {held_out} held out"
 
 
 def _read_npz(path: Path) -> Arrays:
@@ -75,10 +88,11 @@ class Watched:
     Args:
         path: the .npz or the folder.
         tell: told what was found.
+        split: which of the examples are held out.
     """
 
-    def __init__(self, path: Path, tell: Tell) -> None:
-        self._path, self._tell = path, tell
+    def __init__(self, path: Path, tell: Tell, split: Split | None = None) -> None:
+        self._path, self._tell, self._split = path, tell, split
         self._seen: frozenset[tuple[str, int, int]] | None = None
         self._data: Arrays | Path | None = None
         self._count = 0
@@ -118,7 +132,7 @@ class Watched:
             self._tell(f"{error}{kept}", self._count)
         else:
             anew = "" if first else ", read anew"
-            self._tell(told(self._path, self._count) + anew, self._count)
+            self._tell(told(self._data, self._count, self._split) + anew, self._count)
 
 
 def _state(path: Path) -> Iterator[tuple[str, int, int]]:

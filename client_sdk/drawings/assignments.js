@@ -7,8 +7,9 @@ import { h, place, say, set } from "./dom.js";
 import { assignmentEnd } from "./forecast.js";
 import { ago, count, metric, share, timeOfDay } from "./numbers.js";
 import { now, onTick } from "./ticks.js";
+import { VOID, named, outcome, outcomes } from "./verdicts.js";
 
-const RANK = ["training", "invited", "uploaded", "accepted", "failed", "rejected", "quarantined", "late", "lost", "withdrawn"];
+const RANK = ["training", "invited", "uploaded", "accepted", VOID, "failed", "rejected", "quarantined", "late", "lost", "withdrawn"];
 const ILL = new Set(["failed", "rejected", "quarantined", "late", "lost", "withdrawn"]);
 const STEPS = { "": 0, downloading: 0, training: 1, uploading: 2 };
 
@@ -19,7 +20,7 @@ const isIll = (one) => ILL.has(one.state) || one.refusals > 0;
 // Columns: what they are called, and by what they are sorted. null goes last, always.
 const COLUMNS = [
   { id: "name", label: "Participant", by: (one) => one.participant.name.toLowerCase() },
-  { id: "state", label: "State", by: (one) => RANK.indexOf(one.state) },
+  { id: "state", label: "State", by: (one, { round }) => RANK.indexOf(outcome(one, round.code)) },
   { id: "activity", label: "Progress", by: (one) => (one.update ? 3 : isOpen(one) ? STEPS[one.activity] + one.fraction : null), down: true },
   { id: "loss", label: "Loss", by: lossOf },
   { id: "samples", label: "Samples", by: (one) => one.update?.samples ?? null, down: true },
@@ -47,7 +48,7 @@ class Table {
   #model;
   #rows = new Map();
   #sort = { column: COLUMNS[0], down: false };
-  #state = null; // shown alone, or null for all
+  #outcome = null; // shown alone, or null for all
   #drawn = null;
   #buttons = new Map();
 
@@ -121,7 +122,8 @@ class Table {
 
   #arranged(state, time) {
     const { column, down } = this.#sort;
-    const shown = this.#state ? state.assignments.filter((one) => one.state === this.#state) : state.assignments;
+    const fits = (one) => !this.#outcome || outcome(one, state.round.code) === this.#outcome;
+    const shown = state.assignments.filter(fits);
     const keyed = shown.map((one) => [column.by(one, state, time), one]);
     keyed.sort(([a, one], [b, other]) => {
       if (a === null || b === null) return (a === null) - (b === null) || one.id - other.id;
@@ -131,23 +133,25 @@ class Table {
     return keyed.map(([, one]) => one);
   }
 
-  #drawFilters({ counts, assignments }) {
-    const found = RANK.filter((state) => counts[state] || state === this.#state);
-    const chips = [null, ...found].map((state) => {
-      const key = state ?? "all";
-      const old = [...this.filters.children].find((one) => one.dataset.show === key);
-      const chip = old ?? this.#chip(state, key);
-      set(chip, { "aria-pressed": String(this.#state === state) });
-      say(chip.lastChild, count(state ? counts[state] : assignments.length));
+  #drawFilters(state) {
+    const counts = outcomes(state);
+    const { length } = state.assignments;
+    const found = RANK.filter((one) => counts[one] || one === this.#outcome);
+    const chips = [null, ...found].map((one) => {
+      const key = one ?? "all";
+      const old = [...this.filters.children].find((chip) => chip.dataset.show === key);
+      const chip = old ?? this.#chip(one, key);
+      set(chip, { "aria-pressed": String(this.#outcome === one) });
+      say(chip.lastChild, count(one ? (counts[one] ?? 0) : length));
       return chip;
     });
-    place(this.filters, assignments.length ? chips : []);
+    place(this.filters, length ? chips : []);
   }
 
-  #chip(state, key) {
-    const chip = h("button", { type: "button", class: "fs-filter", "data-show": key, "data-state": state }, h("span", {}, key), h("span", { class: "fs-filter-count" }));
+  #chip(one, key) {
+    const chip = h("button", { type: "button", class: "fs-filter", "data-show": key, "data-state": one }, h("span", {}, named(key)), h("span", { class: "fs-filter-count" }));
     chip.addEventListener("click", () => {
-      this.#state = this.#state === state ? null : state;
+      this.#outcome = this.#outcome === one ? null : one;
       this.draw();
     });
     return chip;
@@ -209,9 +213,10 @@ class Row {
   }
 
   draw(one, state, time, detail) {
-    const { one: before, norms, open } = this.#shown;
-    if (before === one && norms === state.norms && open === this.open && !open) return;
-    this.#shown = { ...this.#shown, one, norms: state.norms, open: this.open };
+    const { one: before, norms, code, open } = this.#shown;
+    const same = before === one && norms === state.norms && code === state.round.code;
+    if (same && open === this.open && !open) return;
+    this.#shown = { ...this.#shown, one, norms: state.norms, code: state.round.code, open: this.open };
     this.#drawOnce(one, state);
     set(this.why, { "aria-expanded": String(this.open), hidden: !isIll(one) });
     if (this.open) this.#drawDetail(one, detail);
@@ -223,10 +228,11 @@ class Row {
     const pattern = this.model.get("links")?.participant;
     say(this.link, participant.name);
     set(this.link, { href: pattern ? pattern.replace("{uuid}", participant.uuid) : null });
-    say(this.chip, one.state);
-    set(this.chip, { "data-state": one.state });
-    set(this.element, { "data-state": one.state });
-    set(this.why, { "aria-label": `Why ${participant.name} is ${one.state}` });
+    const found = outcome(one, state.round.code);
+    say(this.chip, named(found));
+    set(this.chip, { "data-state": found });
+    set(this.element, { "data-state": found });
+    set(this.why, { "aria-label": `Why ${participant.name} is ${named(found)}` });
     this.#drawActivity(one, state.round);
     say(this.cells.loss, metric(lossOf(one)));
     say(this.cells.samples, one.update ? count(one.update.samples) : "");

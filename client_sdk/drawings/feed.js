@@ -5,6 +5,7 @@
 import { h, place, say, set } from "./dom.js";
 import { count, inFull, timeOfDay } from "./numbers.js";
 import { tell } from "./sentences.js";
+import { VOID, outcome } from "./verdicts.js";
 
 const MANY = 3;
 const TOGETHER = {
@@ -16,6 +17,12 @@ const TOGETHER = {
   "assignment.late": "{n} participants were late",
   "assignment.lost": "{n} participants were lost: nothing more was heard of them",
 };
+// The same where nobody is at fault: the round or the run has ended.
+const SPARED = {
+  "assignment.rejected": "{n} updates were not used",
+  "assignment.late": "{n} participants were not needed any more",
+};
+const isVoid = ({ kind, data }) => kind in SPARED && outcome({ state: kind.split(".")[1], code: data.code }) === VOID;
 const TONES = { failed: "bad", rejected: "bad", refused: "bad", stumbled: "bad", quarantined: "warn", late: "warn", lost: "warn", withdrawn: "warn", cancelled: "warn", stopped: "warn", retrying: "warn", published: "good", accepted: "good", completed: "good" };
 
 function render({ model, el }) {
@@ -71,7 +78,8 @@ class Entry {
     const [first, newest] = [group[0], group.at(-1)];
     set(this.time, { datetime: newest.at, title: inFull(newest.at) });
     say(this.time, timeOfDay(newest.at));
-    set(this.element, { "data-tone": TONES[first.kind.split(".")[1]] ?? null, "data-kind": first.kind });
+    const tone = isVoid(first) ? null : TONES[first.kind.split(".")[1]];
+    set(this.element, { "data-tone": tone ?? null, "data-kind": first.kind });
     if (group.length > 1) this.#drawMany(group);
     else this.#drawOne(first, uuids, links);
     this.#size = group.length;
@@ -97,7 +105,8 @@ class Entry {
       this.words.replaceChildren(h("details", {}, this.summary, this.names));
       if (group[0].reason) this.words.append(h("p", { class: "fs-feed-reason" }, group[0].reason));
     }
-    say(this.summary, TOGETHER[group[0].kind].replace("{n}", count(group.length)));
+    const words = isVoid(group[0]) ? SPARED : TOGETHER;
+    say(this.summary, words[group[0].kind].replace("{n}", count(group.length)));
     say(this.names, group.map((event) => event.data.name).join(", "));
   }
 }

@@ -4,6 +4,7 @@
 // `data` is the state of a round (round_state.js).
 import { h, place, say, svg } from "./dom.js";
 import { count, metric, percent, plural } from "./numbers.js";
+import { named, outcome } from "./verdicts.js";
 
 const ENDED = ["published", "failed", "cancelled"];
 const many = (one, more) => (value) => `${count(value)} ${plural(value, one, more)}`;
@@ -118,7 +119,7 @@ function carriedOver(round, assignments) {
 }
 
 // A line for each: from the round in which it was invited to this one.
-function picture({ number }, rows) {
+function picture({ number, code }, rows) {
   const first = Math.min(...rows.map((one) => one.invited_in));
   const width = 640;
   const x = (of) => LABEL + 12 + ((width - LABEL - 60) * (of - first)) / (number - first);
@@ -131,12 +132,13 @@ function picture({ number }, rows) {
   const lines = rows.map((one, index) => {
     const y = 24 + ROW * (index + 0.5);
     const behind = one.staleness || number - one.invited_in;
-    return svg("g", { "data-state": one.state },
+    const found = outcome(one, code);
+    return svg("g", { "data-state": found },
       svg("text", { class: "fs-carried-name", x: 0, y: y + 4 }, one.participant.name.slice(0, 15)),
       svg("line", { class: "fs-carried-line", x1: x(one.invited_in), x2: x(number), y1: y, y2: y }),
       svg("circle", { class: "fs-carried-from", cx: x(one.invited_in), cy: y, r: 4 }),
       svg("circle", { class: "fs-carried-to", cx: x(number), cy: y, r: 5 }),
-      svg("title", {}, `${one.participant.name}: from version ${one.base}, invited in round ${one.invited_in}, ${behind} ${plural(behind, "round", "rounds")} ago; ${one.state}`));
+      svg("title", {}, `${one.participant.name}: from version ${one.base}, invited in round ${one.invited_in}, ${behind} ${plural(behind, "round", "rounds")} ago; ${named(found)}`));
   });
   const words = rows.map((one) => `${one.participant.name} since round ${one.invited_in}, from version ${one.base}`).join("; ");
   return h("div", { class: "fs-carried", role: "group", tabindex: "0", "aria-label": "Since which round who is at it" },

@@ -5,6 +5,7 @@
 // model.measure   "outcomes" (the default), "seconds" or "bytes"
 import { Numbers, formats, nameOf, onWidth, pick, style, ticks } from "./chart.js";
 import { h, say, svg } from "./dom.js";
+import { VOID, named } from "./verdicts.js";
 
 const HEIGHT = 200;
 const LEFT = 52;
@@ -13,12 +14,15 @@ const ABOVE = 8;
 
 const of = (group, key) => (round) => round[group][key] ?? 0;
 const ENDED = ["accepted", "quarantined", "rejected", "failed", "late", "lost", "withdrawn"];
+// Of those in a state some may have ended with their round or run, which is told apart.
+const ended = (state) => (round) => round.counts[state] - (round.void?.[state] ?? 0);
+const unused = (round) => Object.values(round.void ?? {}).reduce((sum, number) => sum + number, 0);
 const atWork = (round) => round.counts.invited - ENDED.reduce((sum, state) => sum + round.counts[state], 0);
 
 const MEASURES = {
   outcomes: {
     title: "Assignments by outcome", format: formats.count, kind: "whole",
-    parts: [...ENDED.map((state) => [state, state, of("counts", state)]), ["work", "still at it", atWork]],
+    parts: [...ENDED.map((state) => [state, state, ended(state)]), [VOID, named(VOID), unused], ["work", "still at it", atWork]],
   },
   seconds: {
     title: "Time by phase", format: formats.seconds, kind: "time",

@@ -6,9 +6,11 @@ import { h, place, say, set } from "./dom.js";
 import { roundEnd, standing } from "./forecast.js";
 import { clockface, count, duration, inWords, plural, timeOfDay } from "./numbers.js";
 import { now, onTick } from "./ticks.js";
+import { named, outcomes } from "./verdicts.js";
 
 const PHASES = ["selecting", "training", "aggregating", "evaluating"];
 const ENDS = ["published", "failed", "cancelled"];
+const MADE = ["aggregating", "evaluating", "published"]; // of updates that were accepted
 
 function render({ model, el }) {
   const bar = phaseBar();
@@ -113,9 +115,9 @@ function quorumGauge() {
   };
 }
 
-/** What the bar measures: participants while selecting, updates from then on. */
+/** What the bar measures: participants while selecting, updates from then on; at last those that count. */
 function gaugeScale(state) {
-  const { round, run, selecting, assignments } = state;
+  const { round, run, selecting, assignments, counts } = state;
   if (selecting && run.selection !== "first_come") {
     const { checked_in: here, wanted } = selecting;
     return { here, working: 0, whole: Math.max(wanted, here, 1), least: run.fewest, leastWord: "least", goal: wanted, goalWord: "awaited" };
@@ -123,7 +125,8 @@ function gaugeScale(state) {
   const { updates, working } = standing(state);
   const goal = round.target ?? selecting?.wanted ?? assignments.length;
   const whole = Math.max(goal, round.quorum, assignments.length, 1);
-  return { here: updates, working, whole, least: round.quorum, leastWord: "quorum", goal, goalWord: "target" };
+  const here = MADE.includes(round.phase) ? counts.accepted : updates;
+  return { here, working, whole, least: round.quorum, leastWord: "quorum", goal, goalWord: "target" };
 }
 
 function drawMarks(marks, { whole, least, leastWord, goal, goalWord }) {
@@ -142,8 +145,8 @@ function drawMarks(marks, { whole, least, leastWord, goal, goalWord }) {
   }));
 }
 
-function mainSentence(state, { here, whole, least, goal }) {
-  const { round, run, selecting, counts, worker } = state;
+function mainSentence(state, { here, least, goal }) {
+  const { round, run, selecting, assignments, counts, worker } = state;
   if (round.phase === "selecting" && run.selection !== "first_come") {
     return `${count(here)} of ${count(selecting.wanted)} ${plural(selecting.wanted, "participant has", "participants have")} checked in.`;
   }
@@ -165,12 +168,12 @@ function mainSentence(state, { here, whole, least, goal }) {
     const now = worker.expires_at ? "is being" : "is to be";
     return `Version ${round.version?.number ?? ""}, made from ${accepted}, ${now} measured.`;
   }
-  if (round.phase === "published") return `Version ${round.version?.number ?? ""} was made from ${accepted} of ${count(whole)} invited.`;
+  if (round.phase === "published") return `Version ${round.version?.number ?? ""} was made from ${accepted} of ${count(assignments.length)} invited.`;
   return `No version was published; the model stays at version ${round.base.number}.`;
 }
 
 function secondSentence(state, { here, working, least }, time) {
-  const { round, run, worker, counts } = state;
+  const { round, run, worker } = state;
   if (round.phase === "selecting") {
     return run.selection === "first_come"
       ? "Who comes first is invited at once, and uploads count already."
@@ -191,14 +194,11 @@ function secondSentence(state, { here, working, least }, time) {
   }
   if (round.phase === "evaluating" && asked(state)) return "On data of their own; the server has measured it, and nobody holds the round meanwhile.";
   if (round.phase === "aggregating" || round.phase === "evaluating") return workerSentence(worker, round, time);
-  return outcomes(counts);
+  return inWordsOf(outcomes(state));
 }
 
 /** "9 accepted, 1 quarantined, 2 late": what became of everybody, in the end. */
-function outcomes(counts) {
-  const told = Object.entries(counts).filter(([, number]) => number);
-  return told.map(([state, number]) => `${count(number)} ${state}`).join(", ");
-}
+const inWordsOf = (found) => Object.entries(found).map(([one, number]) => `${count(number)} ${named(one)}`).join(", ");
 
 function workerSentence({ attempts, expires_at: expires }, round, time) {
   const attempt = attempts > 1 ? ` This is attempt ${attempts}.` : "";

@@ -4,7 +4,7 @@
 //   {name}       a value: data of the event, or one of its subjects ("round 3"); {metrics.loss} looks
 //                deeper, {Round} begins a sentence
 //   {x:share}    told as share, metric, count, size or seconds
-//   {n|one|many} a word for the number; {x|this=that|other=such} a word for the value
+//   {n|one|many} a word for the number; {x|this=that|=such} a word for the value, and for all others
 //   [ … ]        left out when something in it is not known
 //
 // No sentence ends in a stop: the reason may follow.
@@ -71,11 +71,11 @@ export const SENTENCES = {
   "assignment.carried": ["{participant} goes on in {round}"],
   "assignment.accepted": ["The update of {participant} was accepted[, {staleness:count} {staleness|version|versions} behind]"],
   "assignment.quarantined": ["The update of {participant} was set aside[: its norm is {norm:metric}][, and {limit:metric} the limit]"],
-  "assignment.rejected": ["The update of {participant} was rejected"],
+  "assignment.rejected": ["The update of {participant} was {code|run_completed=not used|run_stopped=not used|run_paused=not used|round_cancelled=not used|round_failed=not used|=rejected}", "The update of {participant} was rejected"],
   "assignment.refused": ["An upload of {participant} was refused"],
   "assignment.failed": ["{participant} could not do its part"],
   "assignment.withdrawn": ["{participant} withdrew"],
-  "assignment.late": ["{participant} was late"],
+  "assignment.late": ["{participant} {code|run_completed=was not needed any more|run_stopped=was not needed any more|run_paused=was not needed any more|round_cancelled=was not needed any more|=was late}", "{participant} was late"],
   "assignment.lost": ["{participant} was lost: nothing more was heard of it"]
 };
 
@@ -156,8 +156,8 @@ const dig = (data, path) => path.split(".").reduce((inner, key) => inner?.[key],
 
 function word(found, words) {
   if (!words[0].includes("=")) return found === 1 ? words[0] : words[1];
-  const chosen = words.find((one) => one.startsWith(`${found}=`));
-  return chosen ? chosen.slice(`${found}=`.length) : String(found);
+  const chosen = words.find((one) => one.startsWith(`${found}=`)) ?? words.find((one) => one.startsWith("="));
+  return chosen ? chosen.slice(chosen.indexOf("=") + 1) : String(found);
 }
 
 const FORMATS = {

@@ -5,8 +5,9 @@
 import { h, place, say, set, svg } from "./dom.js";
 import { clockface, duration, plural, timeOfDay } from "./numbers.js";
 import { now, onTick } from "./ticks.js";
+import { VOID, named, outcome, outcomes } from "./verdicts.js";
 
-const ENDED = { accepted: "good", uploaded: "good", quarantined: "warn", late: "warn", lost: "warn", withdrawn: "warn", rejected: "bad", failed: "bad" };
+const ENDED = { [VOID]: "quiet", accepted: "good", uploaded: "good", quarantined: "warn", late: "warn", lost: "warn", withdrawn: "warn", rejected: "bad", failed: "bad" };
 const ACTIVITIES = ["downloading", "training", "uploading"];
 const SPANS = [1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1200, 1800, 3600, 7200, 14400, 21600, 43200, 86400];
 const TOP = 22; // of the axis
@@ -63,7 +64,7 @@ class Timeline {
     this.#scale = scale;
     if (moved) this.#frame(scale);
     if (this.#order.length !== assignments.length) this.#arrange(assignments);
-    this.#order.forEach((place, at) => this.#lane(assignments[place].id).draw(assignments[place], at, scale, time, moved));
+    this.#order.forEach((place, at) => this.#lane(assignments[place].id).draw(assignments[place], state.round.code, at, scale, time, moved));
     this.serverLanes.forEach((lane, at) => lane.draw(state, at, scale, time));
     this.#lines(state, scale, time);
     const summary = describe(state, time);
@@ -143,6 +144,7 @@ const label = (second) => (second === 0 ? "0" : second < 60 ? `${second} s` : cl
 
 class Lane {
   #one = null;
+  #code = "";
   #at = -1;
 
   constructor() {
@@ -155,29 +157,31 @@ class Lane {
     this.element = svg("g", { class: "fs-lane" }, this.title, this.hit, this.label, this.wait, ...Object.values(this.parts), this.mark);
   }
 
-  draw(one, at, scale, time, moved) {
+  draw(one, code, at, scale, time, moved) {
     const open = one.state === "invited" || one.state === "training";
-    if (!moved && !open && this.#one === one && this.#at === at) return;
-    const whole = moved || this.#one !== one || this.#at !== at;
+    const whole = moved || this.#one !== one || this.#code !== code || this.#at !== at;
+    if (!whole && !open) return;
     this.#one = one;
+    this.#code = code;
     this.#at = at;
     const top = TOP + at * scale.lane;
-    if (whole) this.#frame(one, top, scale);
+    const found = outcome(one, code);
+    if (whole) this.#frame(one, found, top, scale);
     this.#segments(one, top, scale, time, open);
-    if (whole) say(this.title, tale(one));
+    if (whole) say(this.title, tale(one, found));
   }
 
-  #frame(one, top, scale) {
+  #frame(one, found, top, scale) {
     const middle = top + scale.lane / 2;
     set(this.hit, { x: 0, y: top, width: scale.width, height: scale.lane });
     set(this.label, { x: 0, y: middle, display: scale.labelled ? null : "none" });
     say(this.label, shorten(one.participant.name, scale.left));
-    const ended = ENDED[one.state];
+    const ended = ENDED[found];
     set(this.mark, { display: ended ? null : "none" });
     if (!ended) return;
     const x = scale.x(Date.parse(one.uploaded_at ?? one.ended_at));
     const half = Math.min(MARK, scale.lane / 2 - 0.5);
-    set(this.mark, { d: shape(one.state, x, middle, half), "data-tone": ended, "data-state": one.state });
+    set(this.mark, { d: shape(found, x, middle, half), "data-tone": ended, "data-state": found });
   }
 
   #segments(one, top, scale, time, open) {
@@ -213,9 +217,9 @@ function spansOf(one, time) {
   });
 }
 
-function tale(one) {
+function tale(one, found) {
   const [download, training, upload] = spansOf(one, null).map((span) => span && (span[1] - span[0]) / 1000);
-  const parts = [`${one.participant.name}: ${one.state}`];
+  const parts = [`${one.participant.name}: ${named(found)}`];
   const open = one.state === "invited" || one.state === "training";
   if (open) return one.activity ? `${parts[0]}, ${one.activity}` : parts[0];
   if (download !== null) parts.push(`download ${duration(download)}`);
@@ -229,6 +233,7 @@ function shape(state, x, y, r) {
   if (state === "accepted" || state === "uploaded") return `M${x - r} ${y}a${r} ${r} 0 1 0 ${2 * r} 0a${r} ${r} 0 1 0 ${-2 * r} 0`;
   if (state === "failed" || state === "rejected") return `M${x - r} ${y - r}L${x + r} ${y + r}M${x + r} ${y - r}L${x - r} ${y + r}`;
   if (state === "quarantined") return `M${x} ${y - r}L${x + r} ${y}L${x} ${y + r}L${x - r} ${y}Z`;
+  if (state === VOID) return `M${x - r + 0.5} ${y - r + 0.5}h${2 * r - 1}v${2 * r - 1}h${1 - 2 * r}Z`;
   if (state === "late") return `M${x} ${y - r}L${x} ${y + r}M${x - r} ${y - r}L${x - r} ${y + r}`;
   return `M${x - r} ${y}L${x + r} ${y}`; // lost, withdrawn
 }
@@ -264,10 +269,11 @@ function shorten(name, room) {
   return name.length > most ? `${name.slice(0, most - 1)}…` : name;
 }
 
-function describe({ round, assignments, counts }, time) {
+function describe(state, time) {
+  const { round, assignments } = state;
   const end = round.ended_at ? Date.parse(round.ended_at) : time;
   const many = `${assignments.length} ${plural(assignments.length, "participant", "participants")}`;
-  const states = Object.entries(counts).filter(([, number]) => number).map(([state, number]) => `${number} ${state}`);
+  const states = Object.entries(outcomes(state)).map(([one, number]) => `${number} ${named(one)}`);
   const since = round.ended_at ? `took ${duration((end - Date.parse(round.opened_at)) / 1000)}` : `opened at ${timeOfDay(round.opened_at, time)}`;
   return `Timeline of round ${round.number}, which ${since}, with ${many}${states.length ? `: ${states.join(", ")}` : ""}.`;
 }
@@ -279,7 +285,7 @@ function legend() {
     { class: "fs-legend" },
     item("wait", "invited"),
     ...[["downloading", "download"], ["training", "training"], ["uploading", "upload"]].map(([kind, word]) => item(kind, word)),
-    item("good", "uploaded"), item("warn", "quarantined, late, lost"), item("bad", "failed, rejected"),
+    item("good", "uploaded"), item("warn", "quarantined, late, lost"), item("bad", "failed, rejected"), item("quiet", "not used"),
   );
 }
 

@@ -7,6 +7,7 @@
 // model.over     nothing more happens
 import { h, place, say, set, svg } from "../drawings/dom.js";
 import { count, metric, size, timeOfDay } from "../drawings/numbers.js";
+import { named, outcome } from "../drawings/verdicts.js";
 
 const STEPS = [["downloading", "Download"], ["training", "Train"], ["uploading", "Upload"]];
 const AT = { invited: 0, downloading: 0, training: 1, uploading: 2, uploaded: 3 };
@@ -93,7 +94,8 @@ function receipts() {
     draw(rounds) {
       set(element, { hidden: rounds.length === 0 });
       place(body, rounds.map((one) => {
-        const state = h("span", { class: "state", "data-state": one.state }, one.state ?? "");
+        const found = outcome(one);
+        const state = h("span", { class: "state", "data-state": found }, named(found) ?? "");
         const why = ["accepted", "uploaded"].includes(one.state) ? null : h("div", { class: "small quiet" }, one.reason || one.code || "");
         const known = (value, words) => (value === null || value === undefined ? "–" : words(value));
         return h("tr", {},

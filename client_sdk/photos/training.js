@@ -1,6 +1,7 @@
 // Taking part: the button, where one is in the round, the loss as it falls, and the receipt.
 import { h, place, say, svg } from "../drawings/dom.js";
 import { metric, plural, share, size } from "../drawings/numbers.js";
+import { VOID, named, outcome } from "../drawings/verdicts.js";
 import { photos } from "./waiting.js";
 
 const STEPS = [["waiting", "Wait for a round"], ["downloading", "Fetch the model"], ["training", "Train here"], ["uploading", "Send the changes"], ["uploaded", "Verdict"]];
@@ -16,7 +17,7 @@ const NOW = {
   uploading: "Sending what changed …",
   uploaded: "Sent. Waiting for the server's verdict …",
 };
-const VERDICTS = { accepted: "accepted", uploaded: "no verdict yet", quarantined: "put aside for a look", rejected: "not accepted", late: "too late", lost: "lost", failed: "failed", withdrawn: "withdrawn" };
+const VERDICTS = { [VOID]: named(VOID), accepted: "accepted", uploaded: "no verdict yet", quarantined: "put aside for a look", rejected: "not accepted", late: "too late", lost: "lost", failed: "failed", withdrawn: "withdrawn" };
 
 export class Training {
   #ask;
@@ -97,12 +98,14 @@ export class Training {
     if (this.#receipt.hidden) return;
     const { number, round, version, samples, bytes, state, reason, code, published, final } = receipt;
     const why = reason || code?.replaceAll("_", " ");
+    const found = outcome({ state, code });
+    const came = published && (state === "accepted" ? `version ${published}` : `version ${published}, without it`);
     const lines = [
       ["Round", number || round], ["Trained from", version && `version ${version}`], ["Samples", samples], ["Sent", bytes && size(bytes)],
-      ["Why", state === "accepted" ? "" : why], ["Came of it", published ? `version ${published}` : state !== "accepted" ? "" : final ? "no version" : "the round goes on"],
+      ["Why", state === "accepted" ? "" : why], ["Came of it", came || (state !== "accepted" ? "" : final ? "no version" : "the round goes on")],
     ].filter(([, value]) => value);
     this.#receipt.replaceChildren(
-      h("p", { class: "lb-receipt-head" }, h("strong", {}, "Receipt"), h("span", { class: "lb-state", "data-state": state }, VERDICTS[state] ?? state)),
+      h("p", { class: "lb-receipt-head" }, h("strong", {}, "Receipt"), h("span", { class: "lb-state", "data-state": found }, VERDICTS[found] ?? found)),
       h("dl", { class: "lb-facts" }, ...lines.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, String(value))])));
   }
 

@@ -239,6 +239,11 @@ class RoundHistorySerializer(HeldOutSerializer):
     counts = serializers.DictField(
         child=serializers.IntegerField(), help_text="assignments, in all (invited) and by state"
     )
+    void = serializers.DictField(
+        child=serializers.IntegerField(),
+        help_text="of these late and rejected, those that ended with their round or their run "
+        "before they were needed",
+    )
     samples = serializers.IntegerField(help_text="behind the accepted updates")
     bytes_received = serializers.IntegerField(help_text="of all uploaded updates")
     bytes_sent_estimate = serializers.IntegerField(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import io
 import ipaddress
 import json
@@ -28,8 +29,18 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from client_sdk import cli, errors, profile, testing
-from client_sdk.cli import codes, diagnosis, joining, output, taking_part, times, watching
+from client_sdk.cli import (
+    codes,
+    diagnosis,
+    joining,
+    output,
+    records,
+    taking_part,
+    times,
+    watching,
+)
 from client_sdk.cli.parser import LIMITS
+from client_sdk.held_out import Split
 from client_sdk.limits import Limits
 from client_sdk.participant import Participant
 from client_sdk.profile import Profile
@@ -703,6 +714,47 @@ def test_training_tells_programs_a_line_for_each_event(
     assert (epoch["epoch"], epoch["metrics"]) == (1, {"loss": 1.0})
     assert epoch["assignment"]["model"] == "digits"
     assert (told[-1]["rounds"], told[-1]["samples"], told[-1]["exit_code"]) == (1, 10, 0)
+
+
+def test_alice_is_told_how_much_is_held_out(
+    server: FakeServer, joined: Profile, tmp_path: Path, run: Run
+) -> None:
+    x = np.arange(300.0).reshape(100, 3)
+    np.savez(tmp_path / "data.npz", x=x, y=np.zeros(100))
+    held_out = int(Split(0.2, joined.participant).of(x).sum())
+    server.open_round()
+    words = ("train", "--data", tmp_path / "data.npz", "--rounds", 1, "--held-out", 0.2)
+    code, out, _ = run(*words)
+    assert code == cli.OK
+    train = 100 - held_out
+    assert out.startswith(f"100 examples: {train} to train with, {held_out} held out.\n")
+    assert f"update sent, {train} samples" in out
+    assert out.endswith(f"1 update from {train} samples.\n")
+
+
+def test_of_photos_that_are_watched_the_share_is_told(tmp_path: Path) -> None:
+    said: list[str] = []
+    image(tmp_path / "photos" / "cat", "one.jpg")
+    split = Split(0.25, "alice")
+    watching.Watched(tmp_path / "photos", lambda text, _: said.append(text), split).look()
+    assert said == ["1 image, about 25% of them held out"]
+
+
+def test_what_came_of_an_update_that_was_not_needed_is_said_in_the_log(
+    server: FakeServer, joined: Profile, npz: Path, run: Run
+) -> None:
+    server.open_round()
+    run("train", "--data", npz, "--rounds", 1)
+    entry = dataclasses.replace(
+        Participant.load().log()[-1],
+        state="rejected",
+        code="run_completed",
+        reason="The run is completed.",
+        published=11,
+    )
+    assert records._more(entry).startswith(
+        "not used, The run is completed, version 11 came without it, loss"
+    )
 
 
 def test_training_tells_programs_what_goes_wrong(run: Run, joined: Profile) -> None:

@@ -119,6 +119,8 @@ class TestParticipation:
         assert summary.evaluations == 1
         kinds = [event.kind for event in events]
         assert kinds.index("evaluating") < kinds.index("sending") < kinds.index("evaluated")
+        about = events[kinds.index("evaluated")].data
+        assert (about["model"], about["version"], about["samples"]) == ("digits", 1, held_out)
         [entry] = [one for one in alice.log() if one.kind == "evaluation"]
         assert (entry.samples, dict(entry.metrics), entry.evaluation) == (held_out, metrics, 1)
 

@@ -91,6 +91,40 @@ def test_alices_log_has_a_line_for_each_thing_that_happened() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("receipt", "said"),
+    [
+        (
+            {"state": "rejected", "code": "run_completed", "reason": "The run is completed."},
+            "round 6: not used. The run is completed. Version 11 came of the round without it.",
+        ),
+        (
+            {"state": "quarantined", "code": "norm_outsized", "reason": "Its norm is 9, of 5."},
+            "round 6: quarantined. Its norm is 9, of 5. Version 11 came of the round without it.",
+        ),
+        (
+            {"state": "rejected", "code": "bad_uploads", "published": None},
+            "round 6: rejected. Bad uploads.",
+        ),
+        (
+            {"state": "late", "reason": "the round was closed", "published": None},
+            "round 6: late. The round was closed.",
+        ),
+        ({"state": "unknown", "published": None}, "round 6: unknown"),
+        ({"state": "accepted", "published": None}, "round 6: accepted"),
+    ],
+)
+def test_a_verdict_is_a_word_and_then_sentences(receipt: dict[str, object], said: str) -> None:
+    told = {"number": 6, "published": 11} | receipt
+    assert progress.sentence(Event("receipt", ROUND, {"receipt": told})) == f"  {said}"
+
+
+def test_alices_log_says_what_was_evaluated() -> None:
+    told = {"model": "digits", "version": 5, "samples": 72, "metrics": {"loss": 0.25}}
+    said = progress.sentence(Event("evaluated", None, {"evaluation": 1, **told}))
+    assert said == "  evaluated version 5 of model digits on 72 held-out examples: loss 0.2500"
+
+
 def test_a_weekend_without_the_server_is_one_line() -> None:
     file = io.StringIO()
     shown = progress.Lines(file)

@@ -78,6 +78,15 @@ def test_every_line_is_a_sentence_with_links_to_what_it_speaks_of(lived: Run, vi
     assert "the scanners are in" in html
 
 
+def test_an_end_that_is_nobodys_fault_has_no_colour_of_one(lived: Run, victor: User) -> None:
+    with events.transaction() as lines:
+        lines.record("assignment.rejected", name="dora", code="bad_uploads", run=lived.pk)
+        lines.record("assignment.rejected", name="emil", code="run_completed", run=lived.pk)
+    page = at(victor).get("/journal/")
+    assert told(page)[:2] == ["The update of emil was not used", "The update of dora was rejected"]
+    assert page.content.decode().count(" data-void>") == 1
+
+
 def test_newest_lines_come_first(lived: Run, victor: User) -> None:
     ids = shown(at(victor).get("/journal/"))
     assert ids == sorted(ids, reverse=True)

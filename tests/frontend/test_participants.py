@@ -249,11 +249,12 @@ def test_a_participants_page_tells_who_it_is_and_what_became_of_its_rounds(
     emil = autumn["emil"]
     enrolment.note_sdk(emil.participant, {"version": "0.1.0", "keras": "3.15", "backend": "jax"})
     text = read(viewer, path_of(emil))
-    assert "1 of 2 accepted; 1 failed Not counted: 1 in rounds" in text
+    assert "1 of 2 accepted; 1 failed Not counted: 1 that was not used" in text
     assert "fedclient 0.1.0, jax, Keras 3.15" in text
     assert fingerprint(emil.participant.public_key) in text
     assert "Its memory is full. What it told MemoryError: <3 GiB>" in text
     assert "round 1 autumn accepted" in text
+    assert "round 3 autumn not used" in read(viewer, path_of(autumn["charlie"]))
     # Its update of 3 is as long as everybody's in the first round.
     assert "3 1.00 \u00d7 median" in text
     assert "The round was cancelled: wrong rate" in text

@@ -66,6 +66,13 @@ def test_a_line_with_its_subjects_alone_is_still_told(kind: str) -> None:
             event("version.created", "alice", number=5, origin="imported"),
             "Version 5 was made from a file by alice",
         ),
+        (event("assignment.rejected", name="dora", code="x"), "The update of dora was rejected"),
+        (
+            event("assignment.rejected", name="dora", code="run_completed"),
+            "The update of dora was not used",
+        ),
+        (event("assignment.late", name="dora", code="not_in_time"), "dora was late"),
+        (event("assignment.late", name="dora", code="run_paused"), "dora was not needed any more"),
         (event("something.new"), "something.new"),
     ],
 )

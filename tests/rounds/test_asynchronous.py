@@ -248,6 +248,9 @@ def test_after_the_last_round_what_is_unfinished_ends_and_counts_against_nobody(
     told = selectors.attendances([late.participant, slow.participant])
     assert [one.void for one in told.values()] == [1, 1]
     assert Round.objects.count() == 1
+    [line] = selectors.run_history(Run.objects.get())["rounds"]
+    assert (line["counts"]["rejected"], line["counts"]["late"]) == (1, 1)
+    assert line["void"] == {"rejected": 1, "late": 1}
 
 
 def test_in_a_pause_updates_wait_and_who_trains_goes_home(

@@ -5,7 +5,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from rounds.attendance import VOID, Attendance, durations
+from client_sdk import receipts
+from rounds import attendance
+from rounds.attendance import VOID, Attendance, durations, outcome, word
 from rounds.models import Assignment
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -33,6 +35,35 @@ def test_a_round_that_came_to_nothing_is_a_round_and_says_nothing_of_reliability
     seen = Attendance({"accepted": 1, "late": 1, VOID: 2})
     assert (seen.rounds, seen.ended, seen.void, seen.reliability) == (4, 2, 2, 0.5)
     assert Attendance({VOID: 2}).reliability is None
+
+
+@pytest.mark.parametrize(
+    ("state", "code", "round_code", "expected"),
+    [
+        ("rejected", "run_completed", "", VOID),
+        ("late", "run_stopped", "", VOID),
+        ("late", "round_cancelled", "cancelled", VOID),
+        ("rejected", "round_failed", "quorum_not_met", VOID),
+        ("late", "round_failed", "gate", VOID),
+        ("late", "round_failed", "quorum_not_met", "late"),
+        ("rejected", "bad_uploads", "", "rejected"),
+        ("accepted", "", "", "accepted"),
+        ("withdrawn", "run_completed", "", "withdrawn"),  # a code of the participant's own
+    ],
+)
+def test_who_was_not_needed_in_the_end_is_not_at_fault(
+    state: str, code: str, round_code: str, expected: str
+) -> None:
+    found = outcome(state, code, round_code)
+    assert found == expected
+    assert word(found) == ("not used" if expected == VOID else expected)
+
+
+def test_the_client_says_the_same_of_its_own_updates() -> None:
+    assert receipts.VOID_CODES == attendance.VOID_CODES
+    for state in Assignment.State.values:
+        for code in (*attendance.VOID_CODES, attendance.ROUND_FAILED, "bad_uploads", ""):
+            assert receipts.verdict(state, code) == word(outcome(state, code))
 
 
 def test_the_bar_is_a_hundred_wide_from_the_best_to_the_worst() -> None:
