@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 from django import forms
@@ -359,6 +360,37 @@ def questions() -> dict[str, forms.Field]:
     }
 
 
+_CHOICES = {str(one.value): str(one.label) for one in (*Run.Kind, Run.Selection.FIRST_COME)}
+_NOTHING = re.compile(r"Received: (?:None|'')$")
+
+
+@cache
+def _called() -> dict[str, str]:
+    """What the form calls the fields and choices that a refusal may name."""
+    names = {name.rpartition(".")[2]: field.label for name, field in questions().items()}
+    # Names that are also words are left alone, but for one that the rules use as a name only.
+    labels = {name: str(label) for name, label in names.items() if "_" in name}
+    return labels | {"patience": str(names["patience"])} | _CHOICES
+
+
+def in_its_words(detail: str, strategy: str = "") -> str:
+    """A refusal of the rules as the form says it: its fields and choices by their labels.
+
+    Args:
+        detail: Which programs get as it is.
+        strategy: The one that is chosen.
+
+    Example:
+        >>> in_its_words("Expected a value exactly when until_metric is set. Received: None")
+        'Expected a value exactly when “End early by” is set. Received: nothing'
+    """
+    called = {name: f"“{label}”" for name, label in _called().items()}
+    called |= {strategy: aggregation.title(strategy)} if strategy else {}
+    names = re.compile(rf"('?)\b({'|'.join(map(re.escape, called))})\b\1")
+    told = names.sub(lambda found: called[found[2]], detail)
+    return _NOTHING.sub("Received: nothing", told)
+
+
 def defaults() -> dict[str, Any]:
     """What a run is, where nobody says anything: by the names of the form's fields."""
     usual, nested = Run(), ("strategy_options", "hyperparameters")
@@ -513,8 +545,12 @@ class RunForm(forms.Form):
     def refuse(self, field: str | None, detail: str) -> None:
         """Say what is wrong, at the field that is at fault if the form has it."""
         chosen = self.cleaned_data.get("strategy", "")
+        detail = in_its_words(detail, chosen)
         if field and field.startswith("strategy_options."):
-            field = option_name(chosen, field.removeprefix("strategy_options."))
+            option = field.removeprefix("strategy_options.")
+            field = option_name(chosen, option)
+            label = f"Expected “{strategies.label_of(option)}” "
+            detail = re.sub(rf"^Expected {re.escape(option)} ", label, detail)
         self.add_error(field if field in self.fields else None, detail)
 
     def settings(self) -> dict[str, Any]:

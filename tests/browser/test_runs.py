@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from journal.models import Event
@@ -91,6 +92,22 @@ def test_bob_makes_a_run_by_keyboard_and_is_told_that_it_has_to_wait(
     expect(page.get_by_text("autumn (run").first).to_contain_text("trains this model now")
     decide(page, "Start")
     expect(page.get_by_role("alert")).to_contain_text("Expected no other running or paused run")
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_all_steps_of_the_form_are_seen(scene: Scene, signed_in: SignIn, width: int) -> None:
+    page = signed_in(scene.bob, viewport={"width": width, "height": 900})
+    page.goto("/runs/new/?model=digits")
+    expect(page.locator("fs-wizard[data-ready]")).to_be_visible()
+    tabs = page.locator(".steps-tab").all()
+    assert len(tabs) == 7
+    steps = page.get_by_role("navigation", name="Steps").bounding_box()
+    assert steps is not None
+    for tab in tabs:
+        box = tab.bounding_box()
+        assert box is not None
+        assert box["x"] >= steps["x"]
+        assert box["x"] + box["width"] <= steps["x"] + steps["width"]
 
 
 def test_bob_picks_a_strategy_and_the_form_follows(

@@ -248,6 +248,15 @@ def test_bob_starts_pauses_resumes_and_stops_with_a_reason(
     assert (told.actor, told.reason) == ("bob", "to stop")
 
 
+def test_updates_that_were_not_needed_are_told_apart_from_rejected_ones(
+    signed_in: SignedIn, victor: User, lived: Run
+) -> None:
+    second = lived.rounds.get(number=2)
+    lifecycle.cancel_round(second.pk, actor="bob")
+    text = text_of(signed_in(victor), f"/runs/{lived.pk}/")
+    assert "accepted updates; 2 not used" in text
+
+
 def test_what_is_not_possible_any_more_is_said_and_changes_nothing(
     signed_in: SignedIn, bob: User, tiny_model: Model
 ) -> None:
@@ -484,9 +493,17 @@ def test_the_wizard_starts_a_run_as_it_was_asked_to(
         ({"rounds_planned": "0"}, "rounds_planned", "from 1"),
         ({"rounds_planned": "many"}, "rounds_planned", "whole number"),
         ({"selecting_seconds": "soon"}, "selecting_seconds", "Expected a time"),
-        ({"selection": "first_come"}, "cohort_goal", "has to know when to stop"),
+        (
+            {"selection": "first_come"},
+            "cohort_goal",
+            "for “first come, first served” has to know when to stop. Received: nothing",
+        ),
         ({"quorum": "9", "cohort_goal": "4"}, "quorum", "no more than the goal of 4"),
-        ({"until_metric": "accuracy"}, "until_value", "exactly when until_metric is set"),
+        (
+            {"until_metric": "accuracy"},
+            "until_value",
+            "Expected a value exactly when “End early by” is set. Received: nothing",
+        ),
         ({"hyperparameters.epochs": "0"}, "hyperparameters.epochs", "from 1"),
         ({"hyperparameters.learning_rate": "nan"}, "hyperparameters.learning_rate", "number"),
         ({"fraction": "2", "selection": "random"}, "fraction", "above 0"),
@@ -498,15 +515,34 @@ def test_the_wizard_starts_a_run_as_it_was_asked_to(
             "hyperparameters.optimizer",
             "sgd",
         ),
-        ({"strategy": "fedbuff"}, "kind", "asynchronous"),
-        ({"kind": "asynchronous"}, "kind", "synchronous"),
+        (
+            {"strategy": "fedbuff"},
+            "kind",
+            "Expected “buffered: nobody waits for the slowest”, for FedBuff folds",
+        ),
+        ({"kind": "asynchronous"}, "kind", "Expected “in rounds: each waits for its cohort”"),
+        (
+            {
+                "strategy": "fedprox",
+                "options.fedprox.mu": "20",
+                "hyperparameters.learning_rate": "0.5",
+            },
+            "options.fedprox.mu",
+            "Expected “Proximal term μ” below 2 / “Learning rate” = 4",
+        ),
+        ({"keep_best": "on"}, "best_metric", "for “Serve the best version at the end” compares"),
+        (
+            {"gate_metric": "federated_loss"},
+            "evaluators",
+            "participants that evaluate, for “Gate” is federated_loss",
+        ),
         ({"strategy": "fedbuff", "kind": "asynchronous"}, "concurrency", "whole number"),
         (
             {**BUFFERED, "buffer_size": "3", "quorum": "4"},
             "quorum",
             "no more than the buffer size of 3",
         ),
-        ({"patience": "3"}, "best_metric", "for patience compares versions"),
+        ({"patience": "3"}, "best_metric", "for “Give up after” compares versions"),
         ({"evaluators": "2"}, "evaluators", "at least the smallest cohort of 3"),
     ],
 )
