@@ -240,11 +240,7 @@ def _rounds(run: Run, facts: Facts) -> str:
 
 def _who(run: Run, facts: Facts, numbers: Cohort) -> str:
     if _is_buffered(run):
-        return (
-            f"At most {run.concurrency} of {_enrolled(facts)} train at a time. Each one starts at "
-            "once, from the version that is served then, and makes room for the next when it has "
-            "sent its update."
-        )
+        return _who_buffered(run.concurrency or 0, facts)
     wait, least = span(run.selecting_seconds), run.fewest
     if run.selection == Way.FIRST_COME:
         return (
@@ -271,6 +267,23 @@ def _who(run: Run, facts: Facts, numbers: Cohort) -> str:
         f"Each round waits up to {wait} for {whom}; then {then}. If fewer have come in that time, "
         f"{goes_on}."
     )
+
+
+def _who_buffered(places: int, facts: Facts) -> str:
+    starts = "Each one starts at once, from the version that is served then"
+    enrolled = facts.enrolled
+    if enrolled is None or enrolled > places:
+        return (
+            f"At most {places} of {_enrolled(facts)} train at a time. {starts}, and makes room for "
+            "the next when it has sent its update."
+        )
+    if not enrolled:
+        return f"Nobody is enrolled yet; there is room for {places} at a time. {starts}."
+    whom = "The one enrolled participant trains"
+    if enrolled > 1:
+        whom = f"All {enrolled} enrolled participants train at the same time"
+    room = f", for there is room for {places}" if enrolled < places else ""
+    return f"{whom}{room}. {starts}; who has sent its update goes on with the next version."
 
 
 def _enrolled(facts: Facts) -> str:

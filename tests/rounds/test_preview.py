@@ -1,5 +1,6 @@
 """What a run is said to do before it exists: each number counted by hand."""
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -147,8 +148,9 @@ def test_a_buffered_run_waits_for_nobody() -> None:
         "version 4."
     )
     assert text("Who trains", **BUFFERED) == (
-        "At most 20 of the 12 enrolled participants train at a time. Each one starts at once, from "
-        "the version that is served then, and makes room for the next when it has sent its update."
+        "All 12 enrolled participants train at the same time, for there is room for 20. Each one "
+        "starts at once, from the version that is served then; who has sent its update goes on "
+        "with the next version."
     )
     assert text("Closing", **BUFFERED).startswith(
         "Every 10 updates make a version, and nobody waits for the slowest: who still trains goes "
@@ -156,6 +158,23 @@ def test_a_buffered_run_waits_for_nobody() -> None:
     )
     assert text("On the way", **BUFFERED).endswith("about 84.0 MB for each version.")
     assert text("At the longest", **BUFFERED).endswith("takes 1 hour and 10 rounds take 10 hours.")
+
+
+@pytest.mark.parametrize(
+    ("enrolled", "begins"),
+    [
+        (40, "At most 20 of the 40 enrolled participants train at a time. "),
+        (20, "All 20 enrolled participants train at the same time. "),
+        (4, "All 4 enrolled participants train at the same time, for there is room for 20. "),
+        (1, "The one enrolled participant trains, for there is room for 20. "),
+        (0, "Nobody is enrolled yet; there is room for 20 at a time. "),
+        (None, "At most 20 of the enrolled participants train at a time. "),
+    ],
+)
+def test_a_buffered_run_trains_with_those_who_are_there(enrolled: int | None, begins: str) -> None:
+    told = text("Who trains", dataclasses.replace(FACTS, enrolled=enrolled), **BUFFERED)
+    assert told.startswith(begins)
+    assert ("makes room for the next" in told) is (enrolled is None or enrolled > 20)
 
 
 def test_what_a_strategy_asks_of_everybody_is_a_part_of_the_training() -> None:
