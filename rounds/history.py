@@ -43,18 +43,21 @@ class Tally(NamedTuple):
     staleness: dict[str, float]
 
 
-# Of rounds that have ended: their parts do not change any more, and are many.
+# Of rounds that have ended and whose parts have, too: these do not change any more, and are many.
 _kept: dict[tuple[int, datetime], Tally] = {}
 MOST_KEPT = 4096
 
 
 def kept(round_: Round) -> Tally | None:
-    """What the parts of a round came to, if it has ended and this process has counted them."""
+    """What the parts of a round came to, if all has ended and this process has counted them."""
     return _kept.get((round_.pk, round_.ended_at)) if round_.ended_at else None
 
 
 def tally(round_: Round, parts: Sequence[Part]) -> Tally:
-    """Counts the parts of a round, once if it has ended."""
+    """Counts the parts of a round, once if it has ended.
+
+    Of a round of a paused asynchronous run updates may wait to be handed on: that is not the end.
+    """
     accepted = [part for part in parts if part.state == Place.ACCEPTED]
     told = Tally(
         participants=spreads(accepted),
@@ -65,7 +68,8 @@ def tally(round_: Round, parts: Sequence[Part]) -> Tally:
         began=sum(part.began for part in parts),
         staleness=_staleness([part.staleness for part in accepted]),
     )
-    if round_.ended_at:
+    waiting = (*Assignment.OPEN, Place.UPLOADED)
+    if round_.ended_at and not any(part.state in waiting for part in parts):
         if len(_kept) >= MOST_KEPT:
             _kept.clear()
         _kept[round_.pk, round_.ended_at] = told

@@ -281,8 +281,12 @@ def test_a_run_that_is_stopped_in_a_pause_ends_the_updates_that_waited(
     first = now(late).round
     lifecycle.pause_run(first.run_id, actor="bob")
     carry(first)
+    [line] = selectors.run_history(first.run)["rounds"]
+    assert line["counts"]["uploaded"] == 1
     lifecycle.stop_run(first.run_id, actor="bob")
     assert (now(late).state, now(late).code) == ("rejected", "run_stopped")
+    [line] = selectors.run_history(first.run)["rounds"]
+    assert (line["counts"]["uploaded"], line["counts"]["rejected"]) == (0, 1)
     assert selectors.attendances([late.participant])[late.participant.pk].void == 1
 
 
