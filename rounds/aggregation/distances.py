@@ -1,8 +1,7 @@
 """Squared distances between updates, and of all updates from a mean of them.
 
-Squares of differences are summed in float64 and nothing is subtracted afterwards. The usual way,
-‖a‖² + ‖b‖² - 2 a·b, loses what is asked for when updates are long and lie close together, and with
-four rows against four in registers the honest way is no slower than a matrix product.
+Differences are squared and summed, and nothing is subtracted afterwards. The usual way,
+‖a‖² + ‖b‖² - 2 a·b, loses what is asked for when updates are long and lie close together.
 """
 
 import math
@@ -25,8 +24,14 @@ from rounds.aggregation.walk import (
     sum_of_squares,
 )
 
-ROWS = 4
-"""Rows taken at once from either side: sixteen sums, which the vector registers hold."""
+ROWS, MORE = 2, 4
+"""Rows taken at once from either side: eight sums, which leave registers to work with."""
+
+RUN = 512
+"""Weights whose squares are summed in float32, before that goes into a sum in float64."""
+
+LEAST = 1e-24
+"""Below it squares may have fallen out of float32's range."""
 
 ROOM = 1 << 21
 """Sums that are kept apart until the end, so that threads need not wait for each other; 16 MiB."""
@@ -35,29 +40,44 @@ ROOM = 1 << 21
 def between(
     rows: Sequence[NDArray[np.float32]], *, threads: int | None = None
 ) -> NDArray[np.float64]:
-    """Computes Σ (a - b)² for each pair of rows, in float64.
+    """Computes Σ (a - b)² for each pair of rows.
+
+    A difference of two float32 values is rounded to float32, and so are sums of `RUN` squares:
+    together that is a relative error below 1e-5, and of many weights about 1e-8. Where squares
+    leave float32's range all is computed anew in float64.
 
     Args:
         rows: arrays or memory maps of shape (n,), contiguous float32; only read.
         threads: how many threads compute; one per processor by default. It changes no bit.
 
     Returns:
-        Shape (rows, rows), symmetric, zeros on the diagonal.
+        Shape (rows, rows), float64, symmetric, zeros on the diagonal.
 
     Raises:
         ValueError: a value of any row is NaN or infinite.
     """
+    squares = _sums_between(rows, threads, single=True)
+    apart = squares[np.triu_indices(len(rows), 1)]
+    lost = apart[apart < LEAST].any() or not apart.any()
+    if lost or not np.isfinite(apart).all():
+        squares = _sums_between(rows, threads, single=False)
+    if not np.isfinite(squares).all():
+        raise ValueError(f"Expected finite updates. Received: a distance of {squares.max()}")
+    return squares
+
+
+def _sums_between(
+    rows: Sequence[NDArray[np.float32]], threads: int | None, *, single: bool
+) -> NDArray[np.float64]:
     count = len(rows)
-    padded = [*rows, *[rows[-1]] * (-count % ROWS)]
+    padded = [*rows, *[rows[-1]] * (-count % MORE)]
     blocks = -(-rows[0].size // BLOCK)
     pieces = min(max(1, blocks), max(1, ROOM // len(padded) ** 2))
     step = BLOCK * -(-max(1, blocks) // pieces)
     sums = np.zeros((pieces, len(padded), len(padded)))
-    over_blocks(_between, padded, step, sums, threads=threads, step=step)
+    over_blocks(_between, padded, step, sums, single, threads=threads, step=step)
     upper = np.triu(sums.sum(axis=0)[:count, :count], 1)
     squares: NDArray[np.float64] = upper + upper.T
-    if not np.isfinite(squares).all():
-        raise ValueError(f"Expected finite updates. Received: a distance of {squares.max()}")
     return squares
 
 
@@ -94,55 +114,51 @@ def from_mean(
     return mean, norm_of(squares), distances
 
 
+def _two_by_four(number: type[np.floating[Any]]) -> Any:
+    """Makes what adds up the squared differences of short runs of rows, in a type of number."""
+
+    # "reassoc" lets vector units keep several sums of one reduction. Their order depends on the
+    # length of a run and the make of the processor, but not on threads.
+    @njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})
+    def add(addresses: Any, p: int, q: int, first: int, length: int, sums: Any) -> None:
+        a, b = block_of(addresses[p], first, length), block_of(addresses[p + 1], first, length)
+        w, x = block_of(addresses[q], first, length), block_of(addresses[q + 1], first, length)
+        y, z = block_of(addresses[q + 2], first, length), block_of(addresses[q + 3], first, length)
+        aw = ax = ay = az = bw = bx = by = bz = number(0)
+        for i in range(len(a)):
+            s, t = number(a[i]), number(b[i])
+            e, f, g, h = number(w[i]), number(x[i]), number(y[i]), number(z[i])
+            aw += (s - e) ** 2
+            ax += (s - f) ** 2
+            ay += (s - g) ** 2
+            az += (s - h) ** 2
+            bw += (t - e) ** 2
+            bx += (t - f) ** 2
+            by += (t - g) ** 2
+            bz += (t - h) ** 2
+        for column, one in enumerate((aw, ax, ay, az)):
+            sums[p, q + column] += np.float64(one)
+        for column, one in enumerate((bw, bx, by, bz)):
+            sums[p + 1, q + column] += np.float64(one)
+
+    return add
+
+
+_add_single: Any = _two_by_four(np.float32)
+_add_double: Any = _two_by_four(np.float64)
+
+
 @njit(nogil=True, cache=True)
-def _between(addresses: Any, start: int, stop: int, step: int, sums: Any) -> None:
-    count = len(addresses)
-    strip, mine = strip_of(count), sums[start // step]
-    for first in range(start, stop, strip):
-        length = min(strip, stop - first)
+def _between(addresses: Any, start: int, stop: int, step: int, sums: Any, single: bool) -> None:
+    count, mine = len(addresses), sums[start // step]
+    for first in range(start, stop, RUN):
+        length = min(RUN, stop - first)
         for p in range(0, count, ROWS):
-            a, b = block_of(addresses[p], first, length), block_of(addresses[p + 1], first, length)
-            c = block_of(addresses[p + 2], first, length)
-            d = block_of(addresses[p + 3], first, length)
-            for q in range(p, count, ROWS):
-                e = block_of(addresses[q], first, length)
-                f = block_of(addresses[q + 1], first, length)
-                g = block_of(addresses[q + 2], first, length)
-                h = block_of(addresses[q + 3], first, length)
-                _four_by_four(a, b, c, d, e, f, g, h, mine[p : p + ROWS, q : q + ROWS])
-
-
-# "reassoc" lets vector units keep several sums of one reduction. Their order depends on the length
-# of a strip and the make of the processor, but not on threads.
-@njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})
-def _four_by_four(
-    a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any, h: Any, sums: Any
-) -> None:
-    ae = af = ag = ah = be = bf = bg = bh = ce = cf = cg = ch = de = df = dg = dh = 0.0
-    for i in range(len(a)):
-        s, t, u, v = np.float64(a[i]), np.float64(b[i]), np.float64(c[i]), np.float64(d[i])
-        w, x, y, z = np.float64(e[i]), np.float64(f[i]), np.float64(g[i]), np.float64(h[i])
-        ae += (s - w) ** 2
-        af += (s - x) ** 2
-        ag += (s - y) ** 2
-        ah += (s - z) ** 2
-        be += (t - w) ** 2
-        bf += (t - x) ** 2
-        bg += (t - y) ** 2
-        bh += (t - z) ** 2
-        ce += (u - w) ** 2
-        cf += (u - x) ** 2
-        cg += (u - y) ** 2
-        ch += (u - z) ** 2
-        de += (v - w) ** 2
-        df += (v - x) ** 2
-        dg += (v - y) ** 2
-        dh += (v - z) ** 2
-    for row, four in enumerate(
-        ((ae, af, ag, ah), (be, bf, bg, bh), (ce, cf, cg, ch), (de, df, dg, dh))
-    ):
-        for column, one in enumerate(four):
-            sums[row, column] += one
+            for q in range(p // MORE * MORE, count, MORE):
+                if single:
+                    _add_single(addresses, p, q, first, length, mine)
+                else:
+                    _add_double(addresses, p, q, first, length, mine)
 
 
 @njit(nogil=True, cache=True)

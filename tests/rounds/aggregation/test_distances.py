@@ -8,6 +8,8 @@ from rounds.aggregation import distances
 from rounds.aggregation.walk import BLOCK
 from tests.rounds.aggregation.strategy_contract import cohort
 
+CLOSE = 1e-6  # runs of squares are summed in float32; a weight left out at a seam is more
+
 
 def rows_of(count: int, size: int) -> list[NDArray[np.float32]]:
     return [one.values for one in cohort(size, count=count)]
@@ -26,14 +28,14 @@ def test_distances_by_hand() -> None:
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 9, 50])
 def test_any_number_of_rows_gives_the_distances_of_numpy(count: int) -> None:
     rows = rows_of(count, 1_031)
-    np.testing.assert_allclose(distances.between(rows), transcribed(rows), rtol=1e-12)
+    np.testing.assert_allclose(distances.between(rows), transcribed(rows), rtol=CLOSE)
 
 
 @pytest.mark.parametrize("size", [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 5 * BLOCK + 7])
 def test_blocks_have_no_seams_and_threads_change_no_bit(size: int) -> None:
     rows = rows_of(6, size)
     found = distances.between(rows, threads=1)
-    np.testing.assert_allclose(found, transcribed(rows), rtol=1e-12)
+    np.testing.assert_allclose(found, transcribed(rows), rtol=CLOSE)
     assert all((distances.between(rows, threads=n) == found).all() for n in (2, 3))
 
 
@@ -51,6 +53,18 @@ def test_the_largest_numbers_do_not_overflow() -> None:
     rows = [np.array([largest, largest]), np.array([-largest, -largest])]
     expected = 2 * (2 * np.float64(largest)) ** 2
     assert distances.between(rows)[0, 1] == pytest.approx(expected, rel=1e-15)
+
+
+@pytest.mark.parametrize("factor", [1e-42, 1e-30, 1e-15, 1e18, 1e25])
+def test_what_leaves_the_range_of_float32_is_computed_in_float64(factor: float) -> None:
+    rows = [row * np.float32(factor) for row in rows_of(6, 1_031)]
+    np.testing.assert_allclose(distances.between(rows), transcribed(rows), rtol=CLOSE)
+
+
+def test_equal_updates_lie_at_no_distance() -> None:
+    one, other = rows_of(2, 1_031)
+    assert distances.between([one, one, one]).tolist() == [[0.0] * 3] * 3
+    assert distances.between([one, other, one])[0, 2] == 0.0
 
 
 @pytest.mark.parametrize("size", [1, BLOCK - 1, BLOCK + 1, 3 * BLOCK + 7])
