@@ -868,7 +868,8 @@ class FakeTrainer:
         own: drift.Own | None = None,
         control: np.ndarray | None = None,
     ) -> FakeResult:
-        """Change every value by the step, and the local ones by one; each epoch is one step."""
+        """Change every value by the step, the local ones by one; what is asked is one batch."""
+        steps = int(hyperparameters.get("epochs", 1))
         self.asked.append({"requires": requires, "own": own, "control": control})
         self.calls.append({name: np.array(value) for name, value in weights.items()})
         for epoch in range(1, self.epochs + 1):
@@ -882,13 +883,13 @@ class FakeTrainer:
             samples=len(data[0]) if isinstance(data, tuple | list) else len(data),
             metrics={"loss": 1 / self.epochs},
             local={spec.name: weights[spec.name] + np.float32(1) for spec in local},
-            reports=drift.reports(requires, {"steps": self.epochs, "initial_loss": 1.0}),
+            reports=drift.reports(requires, {"steps": steps, "initial_loss": 1.0}),
             own=drift.advance(
                 requires,
                 own,
                 control,
                 drift.joined(deltas),
-                steps=self.epochs,
+                steps=steps,
                 learning_rate=hyperparameters.get("learning_rate", 0.1),
             ),
         )

@@ -68,7 +68,7 @@ def test_an_asynchronous_run_and_how_it_ends(tiny_model: Model) -> None:
 
 
 def test_an_option_of_the_strategy_is_refused_by_its_name(tiny_model: Model) -> None:
-    with pytest.raises(CommandError, match="--set magic: Expected options of fedavg"):
+    with pytest.raises(CommandError, match="--set magic: Expected no options, for fedavg has none"):
         call_command("open_round", "tiny", "--set", "magic=1")
     with pytest.raises(CommandError, match="Expected NAME=VALUE"):
         call_command("open_round", "tiny", "--set", "magic")
