@@ -51,9 +51,8 @@ checks: install
 	    FEDSERVER_ALLOWED_HOSTS=fedserver.example FEDSERVER_HTTPS=true FEDSERVER_PROXIES=1 \
 	    $(BIN)/python manage.py check --deploy --fail-level WARNING
 
-# A process for each processor, but for more than four: each imports everything that is tested.
-# What fails gets a second try, and is named at the end: to be mended, and no reason to stop.
-PYTEST := $(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --reruns 1 -rR
+# What fails gets a second try, and is shown at the end: to be mended, and no reason to stop.
+PYTEST := $(BIN)/python -m pytest --numprocesses=auto --reruns 1 -rR --rerun-show-tracebacks
 
 test-sqlite: install browser
 	$(PYTEST) $(ARGS)

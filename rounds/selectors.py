@@ -88,6 +88,7 @@ def rounds() -> QuerySet[Round]:
         .defer("base__confusion", "version__confusion")
         .annotate(
             invited_count=Count("assignments"),
+            unused_count=Count("assignments", filter=_unused("assignments__")),
             **{f"{state}_count": count for state, count in states.items() if state != "invited"},
             samples=Sum(
                 "assignments__update__samples", filter=Q(assignments__state=Place.ACCEPTED)
@@ -96,6 +97,12 @@ def rounds() -> QuerySet[Round]:
         )
         .order_by("-id")
     )
+
+
+def _unused(of: str) -> Q:
+    """Updates that were not needed in the end: nothing was wrong with them."""
+    codes = (*attendance.VOID_CODES, attendance.ROUND_FAILED)
+    return Q(**{f"{of}state": Place.REJECTED, f"{of}code__in": codes})
 
 
 def assignments() -> QuerySet[Assignment]:
@@ -151,9 +158,9 @@ def run_report(run: Run) -> list[dict[str, Any]]:
     """What became of each round of a run, in order.
 
     Returns:
-        For each round its number, state, version, accepted and rejected updates, samples,
-        accuracy and loss on the held-out set, seconds, and overhead_seconds: the time from the
-        last update to the new version being offered.
+        For each round its number, state, version, accepted and rejected updates (without those
+        that were not needed in the end), samples, accuracy and loss on the held-out set, seconds,
+        and overhead_seconds: the time from the last update to the new version being offered.
     """
     found = rounds().filter(run=run).order_by("number")
     return [round_line(one) for one in found]
@@ -173,7 +180,7 @@ def round_line(one: Any) -> dict[str, Any]:
         "state": one.phase,
         "version": one.version.number if one.version else None,
         "accepted": one.accepted_count,
-        "rejected": one.rejected_count + one.quarantined_count,
+        "rejected": one.rejected_count + one.quarantined_count - one.unused_count,
         "samples": one.samples or 0,
         "accuracy": metrics.get("accuracy"),
         "loss": metrics.get("loss"),

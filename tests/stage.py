@@ -31,6 +31,9 @@ _LONGEST = (
     "tests/end_to_end/",
     "tests/jupyter/",
     "tests/browser/",
+    "tests/simulation/test_killed.py",
+    "tests/fedserver/test_jupyter.py",
+    "tests/models_app/test_open_package.py",
 )
 
 
@@ -66,6 +69,13 @@ def _hands_out(config: pytest.Config) -> bool:
     """Whether the tests run in other processes than this one."""
     asked = getattr(config.known_args_namespace, "numprocesses", None)
     return bool(asked) and "PYTEST_XDIST_WORKER" not in os.environ
+
+
+@pytest.hookimpl(tryfirst=True, optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are processors, as tests wait for browsers and servers; of many four, as
+    each imports everything that is tested."""
+    return min((os.cpu_count() or 1) + 1, 4)
 
 
 class ByFile(LoadFileScheduling):

@@ -165,7 +165,9 @@ class RoundLineSerializer(serializers.Serializer[Any]):
     state = serializers.ChoiceField(choices=Round.Phase.choices)
     version = serializers.IntegerField(allow_null=True)
     accepted = serializers.IntegerField()
-    rejected = serializers.IntegerField(help_text="rejected or quarantined")
+    rejected = serializers.IntegerField(
+        help_text="or quarantined; without those that were not needed in the end"
+    )
     samples = serializers.IntegerField()
     accuracy = serializers.FloatField(allow_null=True)
     loss = serializers.FloatField(allow_null=True)

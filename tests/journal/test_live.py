@@ -268,6 +268,7 @@ async def test_a_thousand_pages_that_come_back_ask_the_table_once(
         return ask(*told)
 
     monkeypatch.setattr(hubs, "SIZE", 10)
+    monkeypatch.setattr(hubs, "SHARED", 60.0)  # a busy machine takes seconds to let all of them in
     monkeypatch.setattr(hubs, "_page", count)
     await awrite(30, round=7)
 

@@ -251,6 +251,8 @@ def test_after_the_last_round_what_is_unfinished_ends_and_counts_against_nobody(
     [line] = selectors.run_history(Run.objects.get())["rounds"]
     assert (line["counts"]["rejected"], line["counts"]["late"]) == (1, 1)
     assert line["void"] == {"rejected": 1, "late": 1}
+    [reported] = selectors.run_report(Run.objects.get())
+    assert (reported["accepted"], reported["rejected"]) == (1, 0)
 
 
 def test_in_a_pause_updates_wait_and_who_trains_goes_home(
