@@ -88,7 +88,9 @@ Verdicts = dict[int | None, tuple[str, int | None]]
 
 
 def verdicts_known_to(one: Participant) -> Verdicts:
-    told = [line for line in one.log() if line.kind == "update" and line.state != "uploaded"]
+    """Of updates that counted or not; one that came when the run was over was refused."""
+    nothing = ("sending", "uploaded", "refused")
+    told = [line for line in one.log() if line.kind == "update" and line.state not in nothing]
     return {line.assignment: (line.state, line.published) for line in told}
 
 

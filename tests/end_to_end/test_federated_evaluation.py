@@ -140,7 +140,7 @@ def test_a_version_that_participants_find_worse_is_not_served(
     assert "federated_accuracy no more than 0.2 worse" in second.reason
     assert registry.served(model.pk) == first.version
     assert second.version is not None
-    assert second.version.metrics["federated_accuracy"] == 0.6
+    assert second.version.metrics["federated_accuracy"] == pytest.approx(0.6)
     assert second.version.stage == "rejected"
 
 
