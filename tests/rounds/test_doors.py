@@ -31,7 +31,11 @@ from rounds.models import Assignment, ParticipantToken, Round, Update
 from tests.rounds.conftest import Enrolled
 from tests.rounds.updates import all_check_in, manifest_of, update_bytes, wire_digest
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(60)]
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.timeout(60),
+    pytest.mark.alike,  # those that are let in knock on both: tests/end_to_end
+]
 
 Enrol = Callable[..., Enrolled]
 
@@ -275,7 +279,6 @@ def test_a_body_that_is_no_update_of_this_model(knock: Knock, what: str) -> None
     assert knock.put(knock.good).status_code == 200  # the round goes on, and so does charlie
 
 
-@pytest.mark.alike
 def test_a_hundred_thousand_tensors_are_refused_before_they_are_read(knock: Knock) -> None:
     many = named(
         **{f"t{i}": {"dtype": "F32", "shape": [], "data_offsets": [0, 4]} for i in range(10**5)}

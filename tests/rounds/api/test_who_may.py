@@ -14,7 +14,7 @@ from rounds.api.schema import DOORS
 from tests.rounds.api.conftest import Client, Scene
 from tests.rounds.conftest import Enrolled
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.alike]
 
 ROLES = ("anonymous", "participant", "viewer", "operator", "owner")
 Row = tuple[str, str, dict[str, Any], tuple[int, ...]]
