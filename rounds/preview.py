@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from models_app.evaluation import FEDERATED
 from rounds import aggregation, capabilities, rules, selection
 from rounds.amounts import size, span
+from rounds.lifecycle import MAX_BACK_OFF
 from rounds.models import Run
 
 Way = Run.Selection
@@ -154,14 +155,27 @@ def _about_participants(run: Run, facts: Facts) -> list[str]:
             f"{facts.enrolled} can take part and each sends one update to a version: the buffer of "
             f"{run.buffer_size} is never full, and each version waits until its time is over."
         )
-    if facts.enrolled is not None and 0 < facts.enrolled < run.evaluators_min <= run.evaluators:
-        told.append(
-            f"Nothing is shown of fewer than {run.evaluators_min} evaluations, and "
-            f"{_some(facts.enrolled, 'participant is', 'participants are')} enrolled."
-        )
+    told += _about_evaluators(run, facts)
     if facts.busy:
         told.append(f"{facts.busy} trains this model now; this run can start when it has ended.")
     return told
+
+
+def _about_evaluators(run: Run, facts: Facts) -> list[str]:
+    """Too few to evaluate, though there are some: those whom the strategy asks too much could."""
+    there = (facts.enrolled or 0) + len(facts.unable)
+    if facts.enrolled is None or not 0 < there < run.evaluators:
+        return []
+    are = _some(there, "participant is", "participants are")
+    waits = f"until more enrol, each round waits the whole {span(run.evaluation_seconds)} for them"
+    if there >= run.evaluators_min:
+        asked = _some(run.evaluators, "evaluation", "evaluations")
+        return [f"{are} enrolled and a round asks for {asked}: {waits}."]
+    fails = ", and fails" if _judged_by_them(run) else ""
+    least = run.evaluators_min
+    return [
+        f"Nothing is shown of fewer than {least} evaluations, and {are} enrolled: {waits}{fails}."
+    ]
 
 
 def _about_strategy(run: Run, facts: Facts) -> list[str]:
@@ -220,6 +234,12 @@ def _about_metrics(run: Run, facts: Facts) -> list[str]:
 
 def _is_buffered(run: Run) -> bool:
     return run.kind == Run.Kind.ASYNCHRONOUS
+
+
+def _judged_by_them(run: Run) -> list[str]:
+    """What participants measure and versions are judged by, each once."""
+    judges = (run.gate_metric, run.until_metric, run.best_metric)
+    return list(dict.fromkeys(one for one in judges if one.startswith(FEDERATED)))
 
 
 def _rounds(run: Run, facts: Facts) -> str:
@@ -339,26 +359,39 @@ def _quarantine(run: Run) -> str:
 
 def _publishing(run: Run, facts: Facts) -> str:
     made = f"{aggregation.title(run.strategy)} makes a new version of the updates; "
-    if not facts.evaluation_samples:
-        return made + "it is served unmeasured, for the model has no evaluation set."
     samples = _some(facts.evaluation_samples, "held-out sample", "held-out samples")
-    made += f"it is measured on {samples} and served"
-    if not run.gate_metric:
-        return made + " if all its metrics are finite."
     side = "above" if rules.smaller_is_better(run.gate_metric) else "below"
-    return made + (
-        f" unless its {run.gate_metric} is more than {run.gate_tolerance:g} {side} that of the "
+    gate = (
+        f"unless its {run.gate_metric} is more than {run.gate_tolerance:g} {side} that of the "
         "version before: then the round fails, and the old version stays."
     )
+    theirs = "participants measure it on held-out data of their own"
+    if run.evaluators and run.gate_metric.startswith(FEDERATED):
+        ours = f"it is measured on {samples}, and " if facts.evaluation_samples else ""
+        return (
+            f"{made}{ours}{theirs}. The gate compares what they tell. The version is served {gate}"
+        )
+    if not facts.evaluation_samples:
+        if not run.evaluators:
+            return made + "it is served unmeasured, for the model has no evaluation set."
+        why = "no gate compares it"
+        if run.gate_metric:
+            why = f"its gate compares {run.gate_metric}, and the model has no evaluation set"
+        return f"{made}{theirs}, and it is served whatever they tell, for {why}."
+    made += f"it is measured on {samples} and served"
+    return f"{made} {gate}" if run.gate_metric else f"{made} if all its metrics are finite."
 
 
 def _evaluation(run: Run) -> str:
     if not run.evaluators:
         return ""
+    fails = ""
+    if judges := _judged_by_them(run):
+        fails = f", and the round fails, for nobody knows the {' and '.join(judges)} then"
     return (
         f"{_some(run.evaluators, 'participant measures', 'participants measure')} each new version "
         f"on data of their own, for up to {span(run.evaluation_seconds)}. Of fewer than "
-        f"{run.evaluators_min} reports nothing is shown or used."
+        f"{run.evaluators_min} reports nothing is shown or used{fails}."
     )
 
 
@@ -381,12 +414,27 @@ def _ending(run: Run) -> str:
 def _failing(run: Run) -> str:
     if not run.retries:
         return "The first failed round fails the run."
-    pauses = [span(run.retry_seconds * 2**index) for index in range(min(run.retries, 3))]
-    more = ", and so on" if run.retries > len(pauses) else ""
     return (
-        f"A failed round is tried again after {', then '.join(pauses)}{more}; the run fails after "
+        f"A failed round is tried again after {_pauses(run)}; the run fails after "
         f"{run.retries + 1} failed rounds in a row."
     )
+
+
+def _pauses(run: Run) -> str:
+    """The first of them, each twice as long as the one before, up to the longest."""
+    longest = max(run.retry_seconds, MAX_BACK_OFF)
+    pauses: list[int] = []
+    for index in range(min(run.retries, 3)):
+        pauses.append(min(run.retry_seconds * 2**index, longest))
+        if pauses[-1] == longest:
+            break
+    told = ", then ".join(map(span, pauses))
+    if run.retries == len(pauses):
+        return told
+    if pauses[-1] == longest:
+        return f"{told} each time"
+    doubled = run.retry_seconds * 2 ** (run.retries - 1)
+    return f"{told}, and so on" + (f" up to {span(longest)}" if doubled > longest else "")
 
 
 def _traffic(run: Run, facts: Facts, numbers: Cohort) -> str:
@@ -405,6 +453,7 @@ def _traffic(run: Run, facts: Facts, numbers: Cohort) -> str:
 
 def _longest(run: Run) -> str:
     each = run.training_seconds + (0 if _is_buffered(run) else run.selecting_seconds)
+    each += run.evaluation_seconds if run.evaluators else 0
     rounds = _some(run.rounds_planned, "round", "rounds")
     return (
         f"If every wait runs out, a round takes {span(each)} and {rounds} take"

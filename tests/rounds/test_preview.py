@@ -108,6 +108,18 @@ def test_who_comes_first_trains_at_once() -> None:
     )
 
 
+def test_evaluators_have_their_time_too() -> None:
+    # 5 minutes to select, an hour to train and 7 days to evaluate; of buffers nobody is selected.
+    week: dict[str, Any] = {"evaluators": 10, "evaluation_seconds": 604_800, "rounds_planned": 2}
+    assert text("At the longest", **week) == (
+        "If every wait runs out, a round takes 7 days 1 hour and 2 rounds take 14 days 2 hours."
+    )
+    told = text("At the longest", **BUFFERED, evaluators=10, evaluation_seconds=1800)
+    assert "a round takes 1 hour 30 minutes and 10 rounds take 15 hours." in told
+    nobody = text("At the longest", evaluation_seconds=604_800)
+    assert "a round takes 1 hour 5 minutes and" in nobody
+
+
 def test_a_run_may_end_early() -> None:
     told = text("Rounds", until_metric="accuracy", until_value=0.95, rounds_planned=1)
     assert told.startswith("Up to 1 round, fewer if the accuracy on the held-out set reaches 0.95")
@@ -131,6 +143,29 @@ def test_what_is_switched_off_is_said_too() -> None:
     assert "and so on; the run fails after 6" in text("Failing", retries=5)
     assert "served unmeasured" in text("Publishing", Facts(enrolled=3))
     assert "loss is more than 0.2 above" in text("Publishing", gate_metric="loss")
+
+
+@pytest.mark.parametrize(
+    ("retries", "seconds", "told"),
+    [
+        (1, 5, "5 seconds"),
+        (5, 5, "5 seconds, then 10 seconds, then 20 seconds, and so on"),
+        # The tenth pause is 5 * 2**9 = 2560 seconds, the eleventh would be more than an hour.
+        (10, 5, "5 seconds, then 10 seconds, then 20 seconds, and so on"),
+        (11, 5, "5 seconds, then 10 seconds, then 20 seconds, and so on up to 1 hour"),
+        (4, 450, "7 minutes 30 seconds, then 15 minutes, then 30 minutes, and so on"),
+        (3, 1500, "25 minutes, then 50 minutes, then 1 hour"),
+        (4, 1500, "25 minutes, then 50 minutes, then 1 hour each time"),
+        # Who asks for more than an hour gets it, and it is not doubled.
+        (1, 86_400, "1 day"),
+        (3, 86_400, "1 day each time"),
+    ],
+)
+def test_pauses_are_doubled_up_to_an_hour(retries: int, seconds: int, told: str) -> None:
+    assert text("Failing", retries=retries, retry_seconds=seconds) == (
+        f"A failed round is tried again after {told}; the run fails after {retries + 1} failed "
+        "rounds in a row."
+    )
 
 
 BUFFERED: dict[str, Any] = {
@@ -199,6 +234,44 @@ def test_participants_may_measure_each_version() -> None:
     )
 
 
+def test_a_gate_may_compare_what_participants_tell() -> None:
+    theirs: dict[str, Any] = {"evaluators": 10, "gate_metric": "federated_accuracy"}
+    gate = (
+        "participants measure it on held-out data of their own. The gate compares what they tell. "
+        "The version is served unless its federated_accuracy is more than 0.2 below that of the "
+        "version before: then the round fails, and the old version stays."
+    )
+    made = "FedAvg makes a new version of the updates; "
+    assert text("Publishing", Facts(enrolled=12), **theirs) == f"{made}{gate}"
+    assert text("Publishing", Facts(evaluation_samples=10), **theirs) == (
+        f"{made}it is measured on 10 held-out samples, and {gate}"
+    )
+    loss = text("Publishing", evaluators=10, gate_metric="federated_loss")
+    assert "its federated_loss is more than 0.2 above" in loss
+
+
+def test_a_gate_that_compares_nothing_serves_whatever_participants_tell() -> None:
+    assert text("Publishing", Facts(enrolled=12), evaluators=10) == (
+        "FedAvg makes a new version of the updates; participants measure it on held-out data of "
+        "their own, and it is served whatever they tell, for its gate compares accuracy, and the "
+        "model has no evaluation set."
+    )
+    without = text("Publishing", Facts(enrolled=12), evaluators=10, gate_metric="")
+    assert without.endswith("whatever they tell, for no gate compares it.")
+    assert "served unless its accuracy is more than 0.2" in text("Publishing", evaluators=10)
+
+
+def test_a_round_fails_if_too_few_tell_what_it_is_judged_by() -> None:
+    judged: dict[str, Any] = dict.fromkeys(("gate_metric", "best_metric"), "federated_loss")
+    told = (
+        "Of fewer than 3 reports nothing is shown or used, and the round fails, for nobody knows "
+    )
+    assert text("Evaluation", evaluators=8, **judged).endswith(f"{told}the federated_loss then.")
+    judged["best_metric"] = "federated_accuracy"
+    both = f"{told}the federated_loss and federated_accuracy then."
+    assert text("Evaluation", evaluators=8, **judged).endswith(both)
+
+
 def test_what_travels_once_is_counted_once() -> None:
     facts = Facts(enrolled=2, weights_bytes=1_000_000, fixed_bytes=500_000)
     # 2 participants: 2 MB in each of 3 rounds, and 0.5 MB once, are 13 MB.
@@ -219,7 +292,23 @@ def test_what_travels_once_is_counted_once() -> None:
         (FACTS, {"gate_metric": "auc"}, "auc is not measured"),
         (Facts(), {"best_metric": "loss"}, "the run does not go by it"),
         (FACTS, {"best_metric": "federated_loss"}, "no evaluators are asked for"),
-        (FACTS, {"evaluators": 20, "evaluators_min": 15}, "fewer than 15 evaluations"),
+        (
+            FACTS,
+            {"evaluators": 20, "evaluators_min": 15},
+            "Nothing is shown of fewer than 15 evaluations, and 12 participants are enrolled: "
+            "until more enrol, each round waits the whole 5 minutes for them.",
+        ),
+        (
+            FACTS,
+            {"evaluators": 20, "evaluators_min": 15, "best_metric": "federated_loss"},
+            "each round waits the whole 5 minutes for them, and fails.",
+        ),
+        (
+            Facts(enrolled=5),
+            {"evaluators": 10, "evaluation_seconds": 86_400},
+            "5 participants are enrolled and a round asks for 10 evaluations: until more enrol, "
+            "each round waits the whole 1 day for them.",
+        ),
         (Facts(enrolled=6), {**BUFFERED, "buffer_size": 8}, "the buffer of 8 is never full"),
         (FACTS, {"strategy": "median"}, "Median needs a quorum of 3"),
         (
@@ -262,7 +351,17 @@ def test_nothing_is_warned_of_without_need() -> None:
     assert preview.warnings(run(**BUFFERED), FACTS) == []
     assert preview.warnings(run(strategy="krum", quorum=5), FACTS) == []
     assert preview.warnings(run(), FACTS) == []
+    assert preview.warnings(run(evaluators=12), FACTS) == []
     assert preview.warnings(run(), Facts()) == []
+
+
+def test_who_cannot_do_what_the_strategy_asks_can_evaluate() -> None:
+    """Four can train and dora cannot, but all five can evaluate."""
+    facts = Facts(enrolled=4, unable=("dora",))
+    (warning,) = preview.warnings(run(strategy="fedprox", evaluators=5), facts)
+    assert "dora cannot" in warning
+    _, few = preview.warnings(run(strategy="fedprox", evaluators=6), facts)
+    assert few.startswith("5 participants are enrolled and a round asks for 6 evaluations")
 
 
 def test_times_and_sizes_are_said_as_people_say_them() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from client_sdk import wire
 from models_app.models import Model
-from rounds import rules
+from rounds import lifecycle, rules
 from rounds.errors import RulesInvalid
 from rounds.models import Run
 from tests.rounds import doubles
@@ -113,6 +113,68 @@ def test_a_metric_that_nobody_measures_is_refused(name: str) -> None:
         "federated_accuracy. Received: 'acuracy'"
     )
     rules.check(Run(model=a_model(), evaluators=3, best_metric="federated_their_own"))
+
+
+KNOWN = (
+    "Expected one of accuracy, loss, mean_absolute_error, or of participants' such as "
+    "federated_accuracy. Received: "
+)
+MISNAMED: list[tuple[Any, str]] = [
+    ("federated_", f"{KNOWN}'federated_'"),
+    ("federated_accuracy ", f"{KNOWN}'federated_accuracy '"),
+    ("federated_ accuracy", f"{KNOWN}'federated_ accuracy'"),
+    ("federated_a\0b", f"{KNOWN}'federated_a\\x00b'"),
+    ("loss ", f"{KNOWN}'loss '"),
+    (" ", f"{KNOWN}' '"),
+    (f"federated_{'a' * 31}", "Expected at most 40 characters. Received: 41"),
+    (f"federated_{'a' * 200}", "Expected at most 40 characters. Received: 210"),
+    (None, "Expected a text. Received: None"),
+    (5, "Expected a text. Received: 5"),
+]
+
+
+@pytest.mark.parametrize("name", ["gate_metric", "until_metric", "best_metric"])
+@pytest.mark.parametrize(("metric", "sentence"), MISNAMED)
+def test_what_can_be_no_metrics_name_is_refused(name: str, metric: Any, sentence: str) -> None:
+    settings: dict[str, Any] = {name: metric, "evaluators": 3}
+    assert refusal(**settings) == (name, sentence)
+    if name == "until_metric":
+        assert refusal(**settings, until_value=0.9) == (name, sentence)
+
+
+def test_names_that_just_fit_are_taken() -> None:
+    longest = f"federated_{'a' * 30}"
+    rules.check(Run(model=a_model(), evaluators=3, gate_metric=longest, name="n" * 100))
+    rules.check(Run(model=a_model(), evaluators=3, best_metric="federated_their own"))
+    rules.check(Run(model=a_model(), gate_metric="", until_metric="", best_metric="", name=""))
+
+
+def test_a_run_whose_name_does_not_fit_is_refused() -> None:
+    assert refusal(name="n" * 101) == ("name", "Expected at most 100 characters. Received: 101")
+    assert refusal(name=7) == ("name", "Expected a text. Received: 7")
+
+
+@pytest.mark.parametrize("value", [None, 1, "yes"])
+def test_the_best_is_kept_or_it_is_not(value: Any) -> None:
+    field, sentence = refusal(keep_best=value, best_metric="loss")
+    assert (field, sentence) == ("keep_best", f"Expected true or false. Received: {value!r}")
+
+
+@pytest.mark.django_db
+def test_a_run_of_rules_that_no_column_holds_is_refused_and_not_written(tiny_model: Model) -> None:
+    """Through the verb, where no form has looked at them before."""
+    wrong: list[tuple[str, Any]] = [
+        ("name", "n" * 500),
+        ("best_metric", "federated_" + "a" * 200),
+        ("until_metric", None),
+        ("gate_metric", 5),
+        ("keep_best", None),
+    ]
+    for field, value in wrong:
+        with pytest.raises(RulesInvalid, match=r"^Expected .* Received: ") as refused:
+            lifecycle.create_run(tiny_model, **{field: value})
+        assert refused.value.field == field
+    assert not Run.objects.exists()
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "federated_accuracy"])
