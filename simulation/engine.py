@@ -45,7 +45,6 @@ from simulation.training import Base, Job, Judging, Outcome, Recipe
 
 ENDED = (Run.State.COMPLETED, Run.State.STOPPED, Run.State.FAILED)
 Place = Assignment.State
-FILLS = (Place.UPLOADED, Place.ACCEPTED, Place.QUARANTINED)  # whose updates fill a buffer
 Tell = Callable[[Round], None]
 Hands = Callable[[Recipe], Executor]
 
@@ -197,7 +196,8 @@ class Engine:
             for mine in coming
             if mine.pk in open_ or self._colludes(self._places[mine.participant_id])
         }
-        self._drop_ahead()
+        _drop(self._ahead.values())  # what was begun for a round that has come otherwise
+        self._ahead.clear()
         works = self._agree(works, len(coming))
         for mine in coming:
             if mine.pk in open_:
@@ -371,13 +371,6 @@ class Engine:
             work = self._submit(place, own, version)
             self._ahead[Seat(place, own, version.weights)] = work
 
-    def _drop_ahead(self) -> None:
-        """What was begun for a round that has come otherwise."""
-        for work in self._ahead.values():
-            work.outcome.cancel()
-            work.outcome.add_done_callback(_unlinking(work.job.target))
-        self._ahead.clear()
-
     # --- Evaluating ---
 
     def _evaluate_by_participants(self, round_: Round) -> None:
@@ -422,22 +415,28 @@ class Engine:
         flow, began = self._new_flow(), self._begin()
         known = list(self._invitations())
         works: dict[int, Work] = {}
-        while self._refreshed().state not in ENDED:
-            while (place := flow.invite()) is not None:
-                number = len(works)
-                mine = known[number] if number < len(known) else self._invite(place, known)
+        while self._open_round() is not None:
+            closed = False
+            while not closed:
+                while (place := flow.invite()) is not None:
+                    number = len(works)
+                    mine = known[number] if number < len(known) else self._invite(place, known)
+                    works[number] = _DONE
+                    if mine.state in Assignment.OPEN:
+                        works[number] = self._start(mine, self._kept.owned([mine.participant_id]))
+                number = flow.next()
+                counts = self._end(known[number], works[number])
                 works[number] = _DONE
-                if mine.state in Assignment.OPEN:
-                    works[number] = self._start(mine, self._kept.owned([mine.participant_id]))
-            number = flow.next()
-            counts = self._end(known[number], works[number])
-            works[number] = _DONE
-            if flow.ended(counts=counts):
-                round_ = self._run.rounds.get(number=len(flow.closed))
-                if round_.phase in Round.ACTIVE:
-                    self._close_buffer(round_)
-                    self._finish(self._again(round_), began, tell)
-                    began = self._begin()
+                closed = flow.ended(counts=counts)
+            round_ = self._again(self._run.rounds.get(number=len(flow.closed)))
+            if round_.phase in Round.ACTIVE:
+                round_ = self._close_buffer(round_)
+                self._finish(round_, began, tell)
+                began = self._begin()
+            if round_.phase == Round.Phase.FAILED:
+                flow.empty()  # all who trained in it have lost their places
+                _drop(work for work in works.values() if work is not _DONE)
+                works = dict.fromkeys(works, _DONE)
 
     def _new_flow(self) -> Flow:
         plan = self._plan
@@ -451,10 +450,6 @@ class Engine:
     def _invitations(self) -> Iterable[Assignment]:
         rows = Assignment.objects.filter(round__run=self._run).order_by("pk")
         return rows.select_related("participant", "base", "invited_in")
-
-    def _refreshed(self) -> Run:
-        self._run.refresh_from_db(fields=["state"])
-        return self._run
 
     def _invite(self, place: int, known: list[Assignment]) -> Assignment:
         found = lifecycle.check_in(self._people[place])
@@ -471,17 +466,17 @@ class Engine:
                 self._vanish(mine)
             else:
                 self._upload(mine, work)
-        state = Assignment.objects.values_list("state", flat=True).get(pk=mine.pk)
-        return state in FILLS
+        # And not by its state: an update whose round has failed had filled a place all the same.
+        return Assignment.objects.filter(pk=mine.pk, uploaded_at__isnull=False).exists()
 
-    def _close_buffer(self, round_: Round) -> None:
+    def _close_buffer(self, round_: Round) -> Round:
+        """Go on until the round has ended, with a version or without one."""
         while (round_ := self._again(round_)).phase in Round.ACTIVE:
             # Whoever trains is there: only the virtual clock says when it is not any more.
             open_ = Assignment.objects.filter(round=round_, state__in=Assignment.OPEN)
             open_.update(last_seen_at=clock.now())
             self._step(round_)
-        if round_.phase != Round.Phase.PUBLISHED:
-            raise SimulationFailed(f"Round {round_.number} {round_.phase}: {round_.reason}")
+        return round_
 
     # --- Afterwards ---
 
@@ -498,17 +493,29 @@ class Engine:
         return seconds
 
     def _closed(self) -> list[float]:
-        """When each buffer was full, by going through what was written down."""
+        """When each buffer was closed, by going through what was written down."""
         rows = Assignment.objects.filter(round__run=self._run).order_by("pk")
-        flow, known = self._new_flow(), list(rows.values_list("state", flat=True))
-        while len(flow.closed) < self._run.rounds.exclude(phase__in=Round.ACTIVE).count():
-            while flow.invite() is not None:
-                pass
-            flow.ended(counts=known[flow.next()] in FILLS)
+        flow, known = self._new_flow(), list(rows.values_list("uploaded_at", flat=True))
+        ended = self._run.rounds.exclude(phase__in=Round.ACTIVE).order_by("number")
+        for phase in ended.values_list("phase", flat=True):
+            closed = False
+            while not closed:
+                while flow.invite() is not None:
+                    pass
+                closed = flow.ended(counts=known[flow.next()] is not None)
+            if phase == Round.Phase.FAILED:
+                flow.empty()
         return flow.closed
 
 
 _DONE: Any = object()
+
+
+def _drop(works: Iterable[Work]) -> None:
+    """Trainings that nobody waits for any more."""
+    for work in works:
+        work.outcome.cancel()
+        work.outcome.add_done_callback(_unlinking(work.job.target))
 
 
 def _unlinking(file: Path) -> Callable[[object], None]:

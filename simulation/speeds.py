@@ -90,7 +90,8 @@ class Flow:
 
     Invitations are numbered from 0 in the order in which they are made. Whoever has a place keeps
     it until its training ends; whoever has had one, well or ill, has no other before the buffer
-    is full. Nothing but the seed and what became of the uploads decides the course.
+    is closed: when it is full, or when nobody is left who could fill it. Nothing but the seed and
+    what became of the uploads and of the rounds decides the course.
 
     Args:
         durations: virtual seconds that each participant takes.
@@ -105,10 +106,10 @@ class Flow:
         self._durations, self._seed = durations, seed
         self._concurrency, self._size = concurrency, buffer
         self._working: list[tuple[float, int, int]] = []  # until when, invitation, participant
-        self._done: set[int] = set()  # have had a place, since the last buffer was full
+        self._done: set[int] = set()  # have had a place, since the last buffer was closed
         self._buffered = self._invited = 0
         self.now = 0.0
-        self.closed: list[float] = []  # when each buffer was full
+        self.closed: list[float] = []  # when each buffer was
 
     def invite(self) -> int | None:
         """The participant that takes the next place now; None where none is free or nobody is."""
@@ -125,16 +126,7 @@ class Flow:
         return chosen
 
     def next(self) -> int:
-        """Go on to the next end of a training; which invitation's it is.
-
-        Raises:
-            ValueError: Everybody has had a place, and the buffer is not full.
-        """
-        if not self._working:
-            raise ValueError(
-                f"Expected participants enough to fill a buffer of {self._size}. "
-                f"Received: {len(self._durations)}, of which {self._buffered} have sent an update"
-            )
+        """Go on to the next end of a training; which invitation's it is."""
         self.now, invitation, participant = heapq.heappop(self._working)
         self._done.add(participant)
         return invitation
@@ -146,11 +138,16 @@ class Flow:
             counts: whether an update came that counts.
 
         Returns:
-            Whether the buffer is full: it is empty again after that.
+            Whether the buffer is closed: it is empty again after that.
         """
         self._buffered += counts
-        if self._buffered < self._size:
+        may_come = self._working or len(self._done) < len(self._durations)
+        if self._buffered < self._size and may_come:
             return False
         self._done, self._buffered = set(), 0
         self.closed.append(self.now)
         return True
+
+    def empty(self) -> None:
+        """Say that the round failed whose buffer was closed last: nobody trains any more."""
+        self._working.clear()

@@ -110,6 +110,51 @@ def test_nobody_waits_for_the_slowest_of_an_asynchronous_run(home: Path) -> None
     assert places("failed").filter(code="vanished").exists()
 
 
+def test_a_round_that_nobody_waits_for_is_tried_again_when_the_gate_refuses_it(home: Path) -> None:
+    found = run(
+        home, **BUFFERED, participants=6, stragglers=0.9, gate=0.0, rounds=4, learning_rate=0.5
+    )
+    assert found["state"] == "completed"
+    phases = [line["phase"] for line in found["curve"][1:]]
+    assert phases.count("published") == 4
+    assert "failed" in phases
+    failed = phases.index("failed") + 1
+    assert found["curve"][failed]["late"] > 0  # who trained on meanwhile begins anew
+    clock = [line["virtual_seconds"] for line in found["curve"]]
+    assert clock == sorted(set(clock))
+    assert not list((home / "spool").glob("*"))
+
+
+def test_of_which_too_much_is_set_aside_the_next_one_has_enough(home: Path) -> None:
+    attack: dict[str, Any] = {"attack": "scaled", "attackers": 0.25, "strength": 100.0}
+    found = run(
+        home, **BUFFERED | {"buffer": 3, "quorum": 3}, **attack, quarantine=3.0, rounds=3, seed=1
+    )
+    assert found["state"] == "completed"
+    phases = [line["phase"] for line in found["curve"][1:]]
+    assert "failed" in phases
+    assert found["curve"][phases.index("failed") + 1]["quarantined"] > 0
+
+
+def test_a_buffer_that_nobody_is_left_to_fill_makes_a_version_of_a_quorum(home: Path) -> None:
+    found = run(
+        home, **BUFFERED | {"buffer": 6, "quorum": 3}, participants=6, dropout=0.4, rounds=3
+    )
+    assert found["state"] == "completed"
+    lines = found["curve"][1:]
+    assert {line["accepted"] for line in lines if line["phase"] == "published"} <= {3, 4, 5, 6}
+    assert any(line["accepted"] < 6 for line in lines if line["phase"] == "published")
+    again = [one for one in lines if one["phase"] == "failed"]
+    assert all(line["failed"] > 3 for line in again)  # three of six were too many
+
+
+def test_a_run_that_fails_time_and_again_ends_and_says_why(home: Path) -> None:
+    found = run(home, **BUFFERED, participants=2, dropout=0.999999, rounds=1)
+    assert found["state"] == "failed"
+    assert found["reason"].startswith("101 rounds failed in a row")
+    assert run(home, **BUFFERED, participants=2, dropout=0.999999, rounds=1) == found
+
+
 def test_each_participant_keeps_its_normalization_and_evaluates_with_it(home: Path) -> None:
     found = run(home, model="bn", strategy="fedbn", evaluators=5, held_out=0.2, rounds=2)
     line = found["curve"][2]

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,16 @@ SETTINGS = [
     *("--model", "2nn", "--strategy", "scaffold", "--partition", "shards:2"),
     *("--dropout", "0.2", "--stragglers", "lognormal:0.5", "--deadline", "0.3"),
 ]
+# Buffers of which the gate refuses some, so that who trained meanwhile begins anew.
+REFUSED = [
+    *("--participants", "12", "--rounds", "6", "--model", "2nn", "--gate", "0"),
+    *("--strategy", "fedbuff", "--concurrency", "5", "--buffer", "3"),
+    *("--dropout", "0.2", "--stragglers", "lognormal:0.9"),
+]
 
 
-def start(home: Path, *more: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, str(MANAGE), "simulate", *SETTINGS, "--home", str(home), *more]
+def start(home: Path, *more: str, settings: Sequence[str] = SETTINGS) -> subprocess.Popen[bytes]:
+    command = [sys.executable, str(MANAGE), "simulate", *settings, "--home", str(home), *more]
     environment = os.environ | {"FEDSERVER_HOME": str(home.parent / "server")}
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
 
@@ -50,25 +57,27 @@ def costs(home: Path) -> int:
     return len(file.read_text().splitlines()) if file.exists() else 0
 
 
+@pytest.mark.parametrize("settings", [SETTINGS, REFUSED], ids=["in_rounds", "buffered"])
 @pytest.mark.timeout(900)  # three starts of TensorFlow, on a machine that may be busy
 def test_killed_in_the_middle_and_with_other_workers_it_comes_to_the_same_bytes(
-    tmp_path: Path,
+    settings: Sequence[str], tmp_path: Path
 ) -> None:
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
-    process = start(killed, "--workers", "2")
+    process = start(killed, "--workers", "2", settings=settings)
     until(lambda: costs(killed) >= 2, 300)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     before = costs(killed)
-    finished(start(killed, "--json", str(tmp_path / "killed.json")))
-    finished(start(undisturbed, "--json", str(tmp_path / "undisturbed.json")))
+    finished(start(killed, "--json", str(tmp_path / "killed.json"), settings=settings))
+    finished(start(undisturbed, "--json", str(tmp_path / "undisturbed.json"), settings=settings))
     assert before < 6, "it was killed too late to show anything"
     found = numbers(tmp_path / "killed.json")
     assert found == numbers(tmp_path / "undisturbed.json")
     assert found["state"] == "completed"
+    assert settings is SETTINGS or "failed" in [line.get("phase") for line in found["curve"]]
 
     ended = costs(killed)
-    finished(start(killed, "--json", str(tmp_path / "again.json")))
+    finished(start(killed, "--json", str(tmp_path / "again.json"), settings=settings))
     assert numbers(tmp_path / "again.json") == found
     assert costs(killed) == ended  # nothing was trained again
 

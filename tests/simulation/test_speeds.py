@@ -93,11 +93,26 @@ def test_who_fails_gives_its_place_to_another() -> None:
     assert flow.closed == [2.0]
 
 
-def test_a_buffer_that_nobody_is_left_to_fill_is_told_of() -> None:
-    flow = Flow([1.0], concurrency=1, buffer=1, seed=0)
+def test_a_buffer_that_nobody_is_left_to_fill_is_closed_with_what_is_there() -> None:
+    """Alice vanishes and bob uploads: nobody else could come."""
+    flow = Flow([1.0, 1.0], concurrency=1, buffer=2, seed=0)
     flow.invite()
     flow.next()
     assert not flow.ended(counts=False)
-    assert flow.invite() is None
-    with pytest.raises(ValueError, match=r"fill a buffer of 1\. Received: 1, of which 0"):
-        flow.next()
+    flow.invite()
+    flow.next()
+    assert flow.ended(counts=True)
+    assert flow.closed == [2.0]
+    assert flow.invite() is not None
+
+
+def test_who_trains_while_a_round_fails_loses_the_place_and_may_come_again() -> None:
+    """Alice takes 1 s, bob 9: alice's update alone fills the buffer."""
+    flow = Flow([1.0, 9.0], concurrency=2, buffer=1, seed=0)
+    assert {flow.invite(), flow.invite()} == {0, 1}
+    flow.next()
+    assert flow.ended(counts=True)
+    flow.empty()
+    assert {flow.invite(), flow.invite()} == {0, 1}
+    assert flow.next() in (2, 3)  # not bob's first
+    assert flow.now == 2.0
