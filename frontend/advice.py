@@ -5,6 +5,8 @@ _BY_CODE = {
     "model, let more enrol, or give them more time to check in.",
     "quorum_not_met": "Look in the round why updates are missing: participants that fail or are "
     "late need more time, smaller batches or fewer epochs; or lower the quorum.",
+    "buffer_not_filled": "Look in the round why updates are missing. Let more train at a time, "
+    "give them more time, or lower the quorum.",
     "gate": "The new version was worse than the gate allows, and the old one is still served. "
     "Look at the worst participants, lower the learning rate, or widen the gate.",
     "aggregation_failed": "The updates could not be folded. Look at their norms in the round, and "

@@ -62,7 +62,6 @@ from rounds.models import (
     Assignment,
     CheckIn,
     EvaluationReport,
-    FederatedEvaluation,
     Participant,
     Round,
     Run,
@@ -88,6 +87,7 @@ Phase, RunState, Place = Round.Phase, Run.State, Assignment.State
 LOST_AFTER = timedelta(seconds=120)  # without a word; less than that is late
 SEEN_EVERY = timedelta(seconds=15)  # how exact a participant's last_seen_at is
 MAX_BACK_OFF = 3600
+NAME_LENGTH = Run._meta.get_field("name").max_length
 
 
 # --- A run begins -----------------------------------------------------------------------------
@@ -106,7 +106,7 @@ def create_run(model: Model, *, actor: str = "", user: Any = None, **settings_: 
         RulesInvalid: A rule makes no sense; nothing was written.
     """
     run = Run(model=model, created_by=user, **settings_)
-    run.name = run.name or f"{model.slug} with {run.strategy}"
+    run.name = run.name or f"{model.slug} with {run.strategy}"[:NAME_LENGTH]
     rules.check(run)
     with events.transaction() as journal:
         run.save()
@@ -451,9 +451,12 @@ def _why_wait(participant: Participant, active: Sequence[Round]) -> Wait:
     if found.assignments.filter(participant=participant).exists():
         detail = "Your part of this round is done; wait for the next one."
         return Wait("round_in_progress", detail, 3.0, found.run_id)
-    if found.run.kind == Run.Kind.ASYNCHRONOUS:
+    if found.run.kind == Run.Kind.ASYNCHRONOUS and _invites(found):
         detail = "As many train as this run lets train at a time; wait until one has finished."
         return Wait("no_place", detail, 3.0, found.run_id)
+    if found.run.kind == Run.Kind.ASYNCHRONOUS:
+        detail = "A version is being made; the next round lets in who comes."
+        return Wait("round_in_progress", detail, 3.0, found.run_id)
     return Wait("not_selected", "This round trains without you.", 5.0, found.run_id)
 
 
@@ -709,9 +712,15 @@ def _quorum_not_met(round_id: int) -> bool:
         return _fail_round(
             round_,
             journal,
-            "quorum_not_met",
+            _too_few(round_.run),
             f"Only {uploaded} of at least {round_.quorum} updates came.",
         )
+
+
+def _too_few(run: Run) -> str:
+    """Why a round fails for want of updates. In an asynchronous run that says nothing of who still
+    trains: each has its own time."""
+    return "quorum_not_met" if run.kind == Run.Kind.SYNCHRONOUS else "buffer_not_filled"
 
 
 def _is_past(round_: Round) -> bool:
@@ -752,7 +761,7 @@ def close_round(round_id: int, *, actor: str = "", reason: str = "") -> bool:
             return _fail_round(
                 round_,
                 journal,
-                "quorum_not_met",
+                _too_few(round_.run),
                 f"Only {accepted} of at least {round_.quorum} updates were not quarantined.",
             )
         return move_round(
@@ -849,7 +858,8 @@ def aggregate(round_id: int) -> bool:
         round_ = Round.objects.select_related("run__model", "base").get(pk=round_id)
         began = clock.now()
         try:
-            weights, state, diagnostics = _fold(round_)
+            population = _population(round_)
+            weights, state, diagnostics = _fold(round_, population)
         except ValueError as error:  # the numbers are at fault: it would end so each time
             return _fail_held(round_id, lease, "aggregation_failed", str(error))
         with events.transaction() as journal:
@@ -873,6 +883,7 @@ def aggregate(round_id: int) -> bool:
                     "evaluating_at": now,
                     "deadline": now + _work_time(),
                     "diagnostics": diagnostics,
+                    "population": population,
                     **NO_LEASE,
                 },
                 version=candidate.pk,
@@ -882,7 +893,19 @@ def aggregate(round_id: int) -> bool:
             )
 
 
-def _fold(round_: Round) -> tuple[blobs.Blob, str, dict[str, Any]]:
+def _population(round_: Round) -> int:
+    """How many could have been selected. It never falls in a run: who has left has left a part of
+    what the strategy knows."""
+    before, run = _last_published(round_.run), round_.run
+    return max(eligibility.eligible(run).count(), before.population if before else 0)
+
+
+def _last_published(run: Run) -> Round | None:
+    published = run.rounds.filter(phase=Phase.PUBLISHED).order_by("-number")
+    return published.select_related("version").first()
+
+
+def _fold(round_: Round, population: int) -> tuple[blobs.Blob, str, dict[str, Any]]:
     """The new federated weights as a blob, the strategy's state, and its diagnostics.
 
     These have `shares` too, by participant, where the strategy says whose updates counted for how
@@ -903,8 +926,10 @@ def _fold(round_: Round) -> tuple[blobs.Blob, str, dict[str, Any]]:
     ]
     strategy = aggregation.build(round_.run.strategy, round_.run.strategy_options)
     state = _strategy_state(round_, strategy.init(base))
-    population = eligibility.eligible(round_.run).count()
-    setting = rules.setting(round_.run, population=population)
+    before = _last_published(round_.run)
+    setting = rules.setting(
+        round_.run, population=population, population_before=(before and before.population) or None
+    )
     result = strategy.apply(state, contributions, setting=setting, out=_kept_array(base.size))
     new = result.delta
     aggregation.apply_delta(base, result.delta, out=new)
@@ -926,15 +951,27 @@ _kept = threading.local()
 
 
 def _strategy_state(round_: Round, fresh: aggregation.State) -> aggregation.State:
-    """The state that the base version was left with by this same run, else the fresh one."""
-    stored = state_left(round_.base, round_.run_id)
+    """The state that this same run has left, else the fresh one."""
+    stored = state_before(round_)
     if not stored:
         return fresh
     specs = [wire.TensorSpec.of(name, array) for name, array in fresh.items()]
     return wire.open_tensors(blobs.path(stored), specs)
 
 
-def state_left(version: ModelVersion, run_id: int) -> str:
+def state_before(round_: Round) -> str:
+    """The blob of the strategy's state that a round goes on from; empty where it begins.
+
+    It is what the run left with the base version. But where participants keep something of their
+    own it is what the run left last, whatever is served by now: that is what theirs belong to.
+    """
+    if eligibility.requirements(round_.run).keys() & capabilities.KEPT:
+        last = _last_published(round_.run)
+        return last.version.strategy_state if last and last.version else ""
+    return _state_left(round_.base, round_.run_id)
+
+
+def _state_left(version: ModelVersion, run_id: int) -> str:
     """The blob of the strategy's state that a run left with a version; empty if it left none.
 
     A version that is served again by a roll-back is still the run's own that it was.
@@ -993,8 +1030,10 @@ def evaluate(round_id: int) -> bool:
 def _measure(round_: Round) -> tuple[dict[str, Any], Evaluation]:
     """The base version's metrics and how good the candidate is, on the model's held-out set."""
     version, base = round_.version, round_.base
-    if version is not None and FederatedEvaluation.objects.filter(round=round_).exists():
-        return base.metrics, Evaluation(version.metrics, version.confusion)  # all is measured
+    told = federated_evaluation.measured_in(round_)
+    if version is not None and told is not None:  # all is measured, some of it a moment ago
+        version.refresh_from_db(fields=("metrics", "confusion"))
+        return base.metrics, Evaluation(by_the_server(version.metrics) | told, version.confusion)
     if version is None or not round_.run.model.evaluation_set:
         return base.metrics, Evaluation()
     from models_app import keras_bridge  # only here: TensorFlow is heavy
@@ -1198,7 +1237,8 @@ def _fail_round(round_: Round, journal: Journal, code: str, reason: str, **measu
             "run.failed", run=run.pk, model=run.model_id, reason=sentence, failures=failures
         )
     else:
-        pause = min(run.retry_seconds * 2 ** (failures - 1), MAX_BACK_OFF)
+        longest = max(run.retry_seconds, MAX_BACK_OFF)
+        pause = min(run.retry_seconds * 2 ** (failures - 1), longest)
         again = clock.now() + timedelta(seconds=pause)
         Run.objects.filter(pk=run.pk).update(failures=failures, next_round_at=again)
         journal.record(

@@ -238,6 +238,9 @@ class Round(models.Model):
     lease_expires_at = models.DateTimeField(null=True)
     attempts = models.PositiveIntegerField(default=0, help_text="leases taken in this phase")
     diagnostics = models.JSONField(default=dict)
+    population = models.PositiveIntegerField(
+        default=0, help_text="participants that could be selected, and no fewer than before"
+    )
     opened_at = models.DateTimeField(db_default=Now())
     training_at = models.DateTimeField(null=True)
     aggregating_at = models.DateTimeField(null=True)

@@ -82,8 +82,8 @@ def hyperparameters(given: Mapping[str, Any]) -> dict[str, Any]:
         whole(f"hyperparameters.{name}", values[name], least, most)
     if values["max_steps"] is not None:
         whole("hyperparameters.max_steps", values["max_steps"], 1, 10**9)
-    _number("hyperparameters.learning_rate", values["learning_rate"], 0.0, 1000.0, above=True)
-    _number("hyperparameters.momentum", values["momentum"], 0.0, 1.0)
+    _number("hyperparameters.learning_rate", values["learning_rate"], 1e-12, 1000.0)
+    _number("hyperparameters.momentum", values["momentum"], 0.0, 0.9999)
     if values["optimizer"] not in OPTIMIZERS:
         raise _invalid("hyperparameters.optimizer", f"one of {OPTIMIZERS}", values["optimizer"])
     return values
@@ -127,16 +127,20 @@ def most_steps(run: Run, samples: int) -> int:
     return min(steps, asked["max_steps"] or steps)
 
 
-def setting(run: Run, *, population: int = 0) -> aggregation.Setting:
+def setting(
+    run: Run, *, population: int = 0, population_before: int | None = None
+) -> aggregation.Setting:
     """The run as its strategy knows it.
 
     Args:
         run: With complete hyper-parameters.
         population: Participants that could be selected; 0 where nobody has counted.
+        population_before: The same when the strategy's state was made; None for as many.
     """
     return aggregation.Setting(
         hyperparameters=run.hyperparameters,
         population=population,
+        population_before=population_before,
         quorum=run.quorum,
         asynchronous=run.kind == Run.Kind.ASYNCHRONOUS,
         statistics=_statistics(run.model),
@@ -173,6 +177,7 @@ def check(run: Run) -> None:
 
 def check_rules(run: Run) -> None:
     """The same, as far as it can be said without the model's weights. Raises RulesInvalid."""
+    _text("name", run.name)
     run.hyperparameters = hyperparameters(run.hyperparameters)
     _object("strategy_options", run.strategy_options)
     if run.kind not in Run.Kind.values:
@@ -257,10 +262,9 @@ def layers_of(kind: str, config: Any) -> Iterator[str]:
 
 def _check_stopping(run: Run) -> None:
     for name in ("gate_metric", "until_metric", "best_metric"):
-        metric = getattr(run, name)
-        if metric and not metric.startswith(FEDERATED) and metric not in METRICS:
-            known = f"one of {', '.join(METRICS)}, or of participants' such as {FEDERATED}accuracy"
-            raise _invalid(name, known, metric)
+        _metric(name, getattr(run, name))
+    if type(run.keep_best) is not bool:
+        raise _invalid("keep_best", "true or false", run.keep_best)
     if run.until_value is not None:
         share = run.until_metric.removeprefix(FEDERATED) == "accuracy"
         _number("until_value", run.until_value, *((0.0, 1.0) if share else (-1e30, 1e30)))
@@ -274,6 +278,26 @@ def _check_stopping(run: Run) -> None:
     if (run.patience is not None or run.keep_best) and not run.best_metric:
         by = "patience" if run.patience is not None else "keep_best"
         raise _invalid("best_metric", f"a metric, for {by} compares versions by it", "")
+
+
+def _metric(field: str, value: Any) -> None:
+    """Refuses what nobody measures by that name; an empty one is none. Raises RulesInvalid."""
+    _text(field, value)
+    if not value or value in METRICS:
+        return
+    theirs = value.removeprefix(FEDERATED) if value.startswith(FEDERATED) else ""
+    if not theirs or theirs != theirs.strip() or not theirs.isprintable():
+        known = f"one of {', '.join(METRICS)}, or of participants' such as {FEDERATED}accuracy"
+        raise _invalid(field, known, value)
+
+
+def _text(field: str, value: Any) -> None:
+    """Refuses what is no text that the field's column holds. Raises RulesInvalid."""
+    if not isinstance(value, str):
+        raise _invalid(field, "a text", value)
+    longest = getattr(Run._meta.get_field(field), "max_length", None)
+    if longest is not None and len(value) > longest:
+        raise _invalid(field, f"at most {longest} characters", len(value))
 
 
 def _check_evaluations(run: Run) -> None:

@@ -61,13 +61,11 @@ def may_download(participant: Participant, sha256: str) -> bool:
 
 
 def _is_control(participant: Participant, sha256: str) -> bool:
-    mine = Assignment.objects.filter(
-        participant=participant, state__in=Assignment.OPEN, base__strategy_state=sha256
-    )
+    mine = Assignment.objects.filter(participant=participant, state__in=Assignment.OPEN)
     return any(
         capabilities.CONTROL_VARIATES in eligibility.requirements(one.round.run)
-        and lifecycle.state_left(one.base, one.round.run_id) == sha256
-        for one in mine.select_related("round__run", "base")
+        and lifecycle.state_before(one.round) == sha256
+        for one in mine.select_related("round__run", "round__base")
     )
 
 

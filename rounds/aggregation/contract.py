@@ -98,6 +98,7 @@ class Setting:
     Args:
         hyperparameters: how participants train: `learning_rate`, `momentum`, `optimizer`, ….
         population: participants that could be selected.
+        population_before: the same when the state was made, no more than now; None for as many.
         quorum: fewest contributions that there will be.
         asynchronous: whether participants train from versions of different age.
         statistics: spans of values (first, and one after the last) that no gradient trains, such
@@ -107,6 +108,7 @@ class Setting:
 
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     population: int = 0
+    population_before: int | None = None
     quorum: int = 1
     asynchronous: bool = False
     statistics: Sequence[tuple[int, int]] = ()
@@ -261,16 +263,24 @@ def told(ordered: Sequence[Contribution], norm: float, **more: float) -> dict[st
     return {"participants": float(len(ordered)), "samples": samples, "delta_norm": norm, **more}
 
 
-def reported(ordered: Sequence[Contribution], name: str) -> list[float]:
+def reported(ordered: Sequence[Contribution], name: str, *, least: float = 0.0) -> list[float]:
     """What each participant told by that name, in the order of the contributions.
 
+    Args:
+        ordered: the contributions of a round.
+        name: of the report.
+        least: the smallest number that makes sense.
+
     Raises:
-        ValueError: one of them did not tell it.
+        ValueError: one of them did not tell it, or told less.
     """
     for one in ordered:
         if name not in one.reports:
             received = f"{sorted(one.reports)} from contribution {one.key}"
             raise ValueError(f"Expected a report of {name} with each update. Received: {received}")
+        if not one.reports[name] >= least:
+            received = f"{one.reports[name]} from contribution {one.key}"
+            raise ValueError(f"Expected {name} of at least {least:g}. Received: {received}")
     return [float(one.reports[name]) for one in ordered]
 
 

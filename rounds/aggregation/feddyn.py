@@ -8,8 +8,10 @@ round's participants and m all there are,
     h ← h - α / m Σ Δ_i
     w ← w + 1 / |P| Σ Δ_i - h / α
 
-so that where all rest is where the sum of their losses does. Means are over heads, as in the
-paper: samples do not weigh.
+so that where all rest is where the sum of their losses does: h is the mean of all h_i. It stays so
+where m has grown since the last round, to m from m₀: newcomers begin with h_i = 0, and h counts as
+m₀ / m of itself before the round is folded. Who leaves a run leaves his h_i in the mean. Means are
+over heads, as in the paper: samples do not weigh.
 """
 
 from collections.abc import Sequence
@@ -84,10 +86,11 @@ class FedDyn(Strategy):
 
         ordered = in_order(contributions)
         present, everybody = len(ordered), max(setting.population, len(ordered))
+        kept = everybody if setting.population_before is None else setting.population_before
         before, h = state["h"], np.empty(ordered[0].values.size)
 
         def step(at: slice, whole: NDArray[np.float64]) -> NDArray[np.float64]:
-            h[at] = before[at] - self.alpha / everybody * whole
+            h[at] = kept / everybody * before[at] - self.alpha / everybody * whole
             return whole / present - h[at] / self.alpha
 
         delta, norm = sums.weighted_sums(

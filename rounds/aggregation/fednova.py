@@ -84,7 +84,7 @@ class FedNova(Strategy):
         from rounds.aggregation import sums
 
         ordered = in_order(contributions)
-        steps = reported(ordered, "steps")
+        steps = reported(ordered, "steps", least=1.0)
         momentum = float(setting.hyperparameters.get("momentum", 0.0))
         lengths = [accumulated(taken, momentum) for taken in steps]
         total = sum(one.samples for one in ordered)

@@ -12,11 +12,16 @@ The server folds, S being the round's participants, N all there are and η_g its
     w ← w + η_g / |S| Σ Δ_i
     c ← c + 1 / N Σ (c_i⁺ - c_i)
 
+so that c is the mean of all c_i. It stays so where N has grown since the last round, to N from N₀:
+newcomers begin with c_i = 0, and c counts as N₀ / N of itself before the round is folded. Who
+leaves a run leaves his c_i in the mean.
+
 The difference c_i⁺ - c_i is known from the update and the number of steps, so that nothing else
 travels up. Means are over heads, as in the paper: samples do not weigh. c is float32, for that
 is how participants receive it.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -86,29 +91,33 @@ class Scaffold(Strategy):
         from rounds.aggregation import sums
 
         ordered = in_order(contributions)
-        steps = reported(ordered, "steps")
+        steps = reported(ordered, "steps", least=1.0)
         rate = expect.learning_rate(setting)
         present, everybody = len(ordered), max(setting.population, len(ordered))
+        kept = everybody if setting.population_before is None else setting.population_before
         before, control = state["control"], np.empty(ordered[0].values.size, np.float32)
 
         def step(
             at: slice, whole: NDArray[np.float64], by_step: NDArray[np.float64]
         ) -> NDArray[np.float64]:
             c = before[at].astype(np.float64)
-            control[at] = c + (-present * c - by_step / rate) / everybody
+            control[at] = ((kept - present) * c - by_step / rate) / everybody
             return self.server_learning_rate / present * whole
 
         weights = [[1.0] * present, [1 / taken for taken in steps]]
         delta, norm = sums.weighted_sums(
             ordered, weights, step, statistics=setting.statistics, out=out, threads=self.threads
         )
+        length = sums.norm(control)
+        if not math.isfinite(length):
+            raise ValueError(f"Expected finite control variates. Received: a norm of {length}")
         return Result(
             state={"control": control},
             delta=delta,
             diagnostics=told(
                 ordered,
                 norm,
-                control_norm=sums.norm(control),
+                control_norm=length,
                 population=float(everybody),
                 steps_mean=sum(steps) / present,
             ),

@@ -24,7 +24,9 @@ def assignment(one: Assignment) -> dict[str, Any]:
     deadline, invited_in = lifecycle.deadline(one), one.invited_in
     left = (deadline - clock.now()).total_seconds() if deadline else None
     required = eligibility.requirements(run)
-    made = round_.version if round_.phase == Round.Phase.PUBLISHED else None
+    # What still trains, or waits in a pause, is for a later version than its round has made.
+    judged = one.state not in (*Assignment.OPEN, Assignment.State.UPLOADED)
+    made = round_.version if judged and round_.phase == Round.Phase.PUBLISHED else None
     return {
         "id": one.pk,
         "state": one.state,
@@ -53,8 +55,8 @@ def assignment(one: Assignment) -> dict[str, Any]:
 
 
 def _control(one: Assignment) -> dict[str, Any] | None:
-    """The strategy's state that goes with the base version, for who has to correct by it."""
-    stored = lifecycle.state_left(one.base, one.round.run_id)
+    """The strategy's state, for who has to correct by it."""
+    stored = lifecycle.state_before(one.round)
     return {"sha256": stored, "bytes": blobs.path(stored).stat().st_size} if stored else None
 
 

@@ -33,7 +33,7 @@ def kept(alice: Participant, run: Run) -> np.ndarray:
 def control(round_: Round) -> np.ndarray:
     """The server's control variates with the version that came of a round."""
     assert round_.version is not None
-    stored = lifecycle.state_left(round_.version, round_.run_id)
+    stored = lifecycle._state_left(round_.version, round_.run_id)
     assert stored is not None
     return np.array(wire.open_flat(blobs.path(stored), [wire.TensorSpec("control", (SIZE,))]))
 

@@ -227,6 +227,48 @@ def test_without_a_quorum_at_the_deadline_the_round_fails_and_ends_who_trained(
     assert (now(mine).state, now(mine).code) == ("late", "round_failed")
 
 
+def test_a_round_without_a_quorum_counts_against_nobody_who_still_trains(
+    tiny_model: Model, enrolled: Enrol
+) -> None:
+    """Each has a time of its own: whoever came a second before is not late."""
+    round_ = buffered(tiny_model)
+    mine = comes(enrolled("charlie"))
+    let_the_deadline_pass(round_)
+    assert carry(round_).code == "buffer_not_filled"
+    assert now(mine).state == "late"
+    told = selectors.attendances([mine.participant])[mine.participant.pk]
+    assert (told.void, told.ended) == (1, 0)
+
+
+def test_who_comes_while_a_version_is_made_is_told_to_wait_for_the_next_round(
+    tiny_model: Model, enrolled: Enrol
+) -> None:
+    charlie, dora = enrolled("charlie"), enrolled("dora")
+    round_ = buffered(tiny_model, buffer_size=1)
+    sends(charlie, comes(charlie))
+    lifecycle.step(round_.pk)
+    assert waits(dora).reason == "round_in_progress"
+
+
+def test_a_bad_upload_is_told_of_the_round_that_its_assignment_is_in_by_then(
+    tiny_model: Model, enrolled: Enrol
+) -> None:
+    charlie, emil = enrolled("charlie"), enrolled("emil")
+    first = buffered(tiny_model, buffer_size=1)
+    slow = comes(emil)
+    body = update_bytes(tiny_model, 1.0)
+    admission = admitted(emil, now(slow), body)
+    sends(charlie, comes(charlie))
+    carry(first)
+    landing = intake.Landing(len(body))
+    landing.write(body[:-1] + b"\x01")
+    with pytest.raises(UpdateInvalid):
+        intake.settle(admission, landing)
+    landing.close()
+    line = Event.objects.filter(kind="assignment.refused").get()
+    assert line.round == now(slow).round_id != first.pk
+
+
 def one_late_one_slow(model: Model, enrolled: Enrol, **rules: Any) -> tuple[Assignment, Assignment]:
     """While emil's update is folded charlie's has come, and dora still trains."""
     charlie, dora, emil = map(enrolled, ("charlie", "dora", "emil"))
@@ -263,6 +305,7 @@ def test_in_a_pause_updates_wait_and_who_trains_goes_home(
     lifecycle.pause_run(first.run_id, actor="bob")
     assert carry(first).phase == "published"
     assert (now(late).state, now(late).round) == ("uploaded", first)
+    assert documents.assignment(now(late))["published"] is None  # version 2 came without it
     assert (now(slow).state, now(slow).code) == ("late", "run_paused")
     assert selectors.attendances([slow.participant])[slow.participant.pk].void == 1
     # However long the pause is, its bytes are kept; emil's are not.
@@ -271,8 +314,11 @@ def test_in_a_pause_updates_wait_and_who_trains_goes_home(
     lifecycle.resume_run(first.run_id, actor="bob")
     second = now(late).round
     assert second.number == 2
+    lifecycle.step(second.pk)
+    assert (now(late).state, documents.assignment(now(late))["published"]) == ("accepted", None)
     assert carry(second).phase == "published"
     assert (now(late).state, now(late).staleness) == ("accepted", 1)
+    assert documents.assignment(now(late))["published"] == 3
     np.testing.assert_array_equal(served_weights(tiny_model), KERNEL + np.float32(1 + 2))
 
 

@@ -592,9 +592,9 @@ def test_a_worker_that_overslept_is_fenced_off(
     lifecycle.step(round_.pk)
     fold = lifecycle._fold
 
-    def sleepy_fold(held: Round) -> Any:
+    def sleepy_fold(held: Round, population: int) -> Any:
         Round.objects.filter(pk=held.pk).update(lease="another worker's")
-        return fold(held)
+        return fold(held, population)
 
     monkeypatch.setattr(lifecycle, "_fold", sleepy_fold)
     assert not lifecycle.aggregate(round_.pk)
@@ -611,7 +611,7 @@ def test_a_round_whose_workers_all_die_fails_in_the_end(
     everyone_uploads(*everyone)
     lifecycle.step(round_.pk)
 
-    def broken_fold(_: Round) -> Any:
+    def broken_fold(*_: Any) -> Any:
         raise OSError("the disk is gone")
 
     monkeypatch.setattr(lifecycle, "_fold", broken_fold)

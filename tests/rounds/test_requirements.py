@@ -260,9 +260,10 @@ def test_after_a_failed_round_the_state_is_that_of_the_base(tiny_model: Model, a
     assert control_of(third.version.strategy_state) == 16.0  # on 8, and not on the rejected 16
 
 
-def test_after_a_roll_back_the_state_is_that_of_the_version_that_is_served_again(
+def test_after_a_roll_back_the_state_is_still_that_which_participants_keep_theirs_of(
     tiny_model: Model, able: Enrol
 ) -> None:
+    """Theirs moved on with each update that counted, and nobody tells them of a roll-back."""
     everyone = able("charlie"), able("dora")
     run = started(tiny_model, strategy="remembering").run
     first = a_round(tiny_model, *everyone)
@@ -273,14 +274,46 @@ def test_after_a_roll_back_the_state_is_that_of_the_version_that_is_served_again
     assert control_of(second.version.strategy_state) == 16.0
     first.version.refresh_from_db()
     again = registry.roll_back(tiny_model, first.version, actor="bob")
-    once_more = registry.roll_back(tiny_model, second.version, actor="bob")
-    once_more.refresh_from_db()
-    again = registry.roll_back(tiny_model, type(again).objects.get(pk=again.pk), actor="bob")
     lifecycle.resume_run(run.pk, actor="bob")
+    mine = all_check_in(*everyone)[0]
+    told = documents.assignment(mine)
+    assert told["control"]["sha256"] == second.version.strategy_state
+    assert selectors.may_download(everyone[0].participant, second.version.strategy_state)
+    assert not selectors.may_download(everyone[0].participant, first.version.strategy_state)
     third = a_round(tiny_model, *everyone)
     assert third.base == again
     assert third.version is not None
-    assert control_of(third.version.strategy_state) == 16.0
+    assert control_of(third.version.strategy_state) == 24.0
+
+
+def test_after_a_roll_back_momentum_is_that_of_the_version_that_is_served_again(
+    tiny_model: Model, enrolled: Enrol
+) -> None:
+    everyone = enrolled("charlie"), enrolled("dora")
+    run = started(tiny_model, strategy="fedavgm").run
+    first = a_round(tiny_model, *everyone)
+    lifecycle.pause_run(run.pk, actor="bob")
+    second = a_round(tiny_model, *everyone)
+    assert first.version is not None
+    assert second.version is not None
+    first.version.refresh_from_db()
+    again = registry.roll_back(tiny_model, first.version, actor="bob")
+    second.version.refresh_from_db()
+    registry.roll_back(tiny_model, second.version, actor="bob")
+    registry.roll_back(tiny_model, type(again).objects.get(pk=again.pk), actor="bob")
+    lifecycle.resume_run(run.pk, actor="bob")
+    third = a_round(tiny_model, *everyone)
+    assert third.version is not None
+    assert third.version.strategy_state == second.version.strategy_state
+
+
+def test_a_run_knows_of_everybody_that_could_ever_take_part(tiny_model: Model, able: Enrol) -> None:
+    charlie, dora, emil = able("charlie"), able("dora"), able("emil")
+    started(tiny_model, strategy="remembering", quorum=2, selection="all")
+    first = a_round(tiny_model, charlie, dora, emil)
+    enrolment.suspend(emil.participant, actor="bob", reason="holidays")
+    second = a_round(tiny_model, charlie, dora)
+    assert (first.population, second.population) == (3, 3)
 
 
 def test_a_run_after_anothers_version_begins_afresh(tiny_model: Model, able: Enrol) -> None:

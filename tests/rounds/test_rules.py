@@ -1,6 +1,7 @@
 """What a run may be: each rule is refused with its field and the sentence that says why."""
 
 import re
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -228,16 +229,19 @@ def test_fedbn_keeps_batch_normalization_with_the_participants(
     rules.check(Run(model=a_model(norm="local"), strategy="fedbn"))
 
 
-def test_strategies_are_told_where_statistics_are() -> None:
-    """Of what travels: the second layer's stay at home."""
+def normalized() -> Model:
+    """A model with two layers of batch normalization, the first of which stays at home."""
     names = ["norm.gamma", "norm.beta", "norm.moving_mean", "norm.moving_variance", "dense.kernel"]
     manifest = [
         dict(wire.WeightSpec(f"{number:04}.{name}", number, "norm", (3,), "F32", role).to_json())
         for role, first in ((wire.LOCAL, 0), (wire.FEDERATED, 5))
         for number, name in enumerate(names, start=first)
     ]
-    model = Model(slug="net", architecture=NORMALIZED, weights_manifest=manifest)
-    assert rules.setting(Run(model=model)).statistics == [(6, 9), (9, 12)]
+    return Model(slug="net", architecture=NORMALIZED, weights_manifest=manifest)
+
+
+def test_strategies_are_told_where_statistics_are() -> None:
+    assert rules.setting(Run(model=normalized())).statistics == [(6, 9), (9, 12)]
     assert rules.setting(Run(model=a_model())).statistics == []
 
 
@@ -258,3 +262,18 @@ def test_a_strategy_that_fails_at_checking_is_refused_with_what_it_raised(
     with pytest.raises(RulesInvalid, match="KeyError: 'home'") as refused:
         rules.check(Run(model=tiny_model, **ASYNCHRONOUS))
     assert refused.value.field == "strategy"
+
+
+def test_asynchronous_updates_of_batch_normalization_are_refused() -> None:
+    """A difference of -0.9 to a variance of 1, twice from the same version, would make it -0.8."""
+    run = Run(model=normalized(), strategy="fedbuff", kind="asynchronous", concurrency=2)
+    run.buffer_size = 1
+    with pytest.raises(RulesInvalid, match="Received: 2 of them") as refused:
+        rules.check(run)
+    assert refused.value.field == "strategy"
+
+
+@pytest.mark.parametrize(("momentum", "fits"), [(0.9999, True), (1.0, False)])
+def test_momentum_that_never_ends_is_refused(momentum: float, fits: bool) -> None:
+    with nullcontext() if fits else pytest.raises(RulesInvalid, match=r"to 0\.9999"):
+        rules.hyperparameters({"momentum": momentum})

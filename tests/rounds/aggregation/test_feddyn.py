@@ -30,6 +30,16 @@ def test_two_rounds_by_hand() -> None:
     assert one.diagnostics["population"] == 4.0
 
 
+def test_newcomers_begin_at_zero_in_the_mean_that_h_is() -> None:
+    alice, nothing = update([1.0], samples=1, key=1), update([0.0], samples=1, key=1)
+    feddyn = FedDyn(alpha=1.0)
+    alone, joined = Setting(population=1), Setting(population=4, population_before=1)
+    first = feddyn.apply(feddyn.init(alice.values), [alice], setting=alone)
+    assert first.state["h"].tolist() == [-1.0]  # which is alice's own
+    second = feddyn.apply(first.state, [nothing], setting=joined)
+    assert second.state["h"].tolist() == [-0.25]  # hers and three times 0
+
+
 def test_several_rounds_follow_the_paper() -> None:
     h = np.zeros(300)
 

@@ -41,6 +41,46 @@ def test_nobody_is_fewer_than_those_who_took_part() -> None:
     assert result.state["control"].tolist() == [4.0]
 
 
+def test_newcomers_begin_at_zero_in_the_mean_that_c_is() -> None:
+    alice = update([-4.0], samples=1, key=1, steps=2)
+    alone = Setting(hyperparameters={"learning_rate": 1.0}, population=1)
+    first = Scaffold().apply(Scaffold().init(alice.values), [alice], setting=alone)
+    assert first.state["control"].tolist() == [2.0]  # 4 / (2 * 1), which is alice's own
+    joined = Setting({"learning_rate": 1.0}, population=4, population_before=1)
+    second = Scaffold().apply(first.state, [alice], setting=joined)
+    # Alice's c_i⁺ = 2 - 2 + 4 / 2 = 2 once more, and three have 0: c = (2 + 0 + 0 + 0) / 4.
+    assert second.state["control"].tolist() == [0.5]
+
+
+def test_who_joins_in_the_middle_of_a_run_does_not_move_the_optimum() -> None:
+    """Quadratic losses (w - b_i)² / 2: ten take part at first, and twenty in the end."""
+    b = np.random.default_rng(1).standard_normal(20)
+    rate, taken, before = 0.1, 5, 10
+    state, w, own = Scaffold().init(np.zeros(1, np.float32)), 0.0, np.zeros(20)
+    for number in range(300):
+        everybody = 10 if number < 2 else 20
+        c, sent = float(state["control"][0]), []
+        for one in range(everybody):
+            point = w
+            for _ in range(taken):
+                point -= rate * (point - b[one] + c - own[one])
+            delta = np.array([point - w], np.float32)
+            own[one] += -c - float(delta[0]) / (taken * rate)
+            sent.append(Contribution(delta, 1, one, reports={"steps": taken}))
+        setting = Setting({"learning_rate": rate}, everybody, population_before=before)
+        result = Scaffold().apply(state, sent, setting=setting)
+        state, w, before = result.state, w + float(result.delta[0]), everybody
+    assert w == pytest.approx(b.mean(), abs=1e-5)
+    assert float(state["control"][0]) == pytest.approx(own.mean(), abs=1e-5)
+
+
+def test_control_variates_beyond_all_numbers_are_refused() -> None:
+    alice = update([1e38], samples=1, key=1, steps=1)
+    tiny = Setting(hyperparameters={"learning_rate": 0.01}, population=1)
+    with pytest.raises(ValueError, match="finite control variates"):
+        Scaffold().apply(Scaffold().init(alice.values), [alice], setting=tiny)
+
+
 def test_the_server_knows_the_control_variates_that_participants_keep() -> None:
     """Algorithm 1 with option II as in the paper, participants and all, on quadratic losses.
 
