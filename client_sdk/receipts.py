@@ -90,7 +90,7 @@ class Receipt:
 
     def after(self, document: Mapping[str, Any]) -> Receipt:
         """This receipt after what the server says of the assignment; of odd words nothing."""
-        published = document.get("published")
+        published = document.get("published", self.published)
         whole = isinstance(published, int) and not isinstance(published, bool)
         return replace(
             self,
@@ -98,7 +98,7 @@ class Receipt:
             code=_text(document, "code")[:100],
             reason=_text(document, "reason")[:1000],
             phase=_text(document, "phase")[:40],
-            published=published if whole else self.published,
+            published=published if whole or published is None else self.published,
         )
 
 

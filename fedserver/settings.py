@@ -290,7 +290,7 @@ REST_FRAMEWORK = {
         "rest_framework.filters.OrderingFilter",
     ],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["rounds.api.parsing.JSONParser"],
     "DEFAULT_SCHEMA_CLASS": "rounds.api.schema.ProblemAutoSchema",
     "EXCEPTION_HANDLER": "rounds.api.problems.exception_handler",
     "DEFAULT_THROTTLE_RATES": {

@@ -247,7 +247,7 @@ def record_metrics(version: ModelVersion, evaluation: Evaluation) -> None:
 
 
 def record_federated(version: ModelVersion, means: Mapping[str, float]) -> None:
-    """Write down what participants measured, beside what the server did.
+    """Write down what participants measured, beside what the server did, and they before.
 
     Args:
         version: The version that was evaluated.
@@ -257,7 +257,7 @@ def record_federated(version: ModelVersion, means: Mapping[str, float]) -> None:
         NonFinite: A mean is NaN or infinite.
     """
     named = {f"{FEDERATED}{name}": value for name, value in means.items()}
-    _record(version, named, keep=by_the_server)
+    _record(version, named, keep=dict)
 
 
 def _record(

@@ -2,7 +2,8 @@
 
 A summary is made of at least `minimum` participants, and so is each number in it: a metric that
 fewer sent is left out, and a class of which fewer have examples is hidden. The only value of a
-single participant is the worst one of each metric.
+single participant is the worst one of each metric. Nor can a smaller group be subtracted: what is
+hidden has enough participants as well, and no metric says how many examples are behind it.
 """
 
 import math
@@ -69,6 +70,8 @@ def read(samples: Any, metrics: Any, classes: Any, *, labels: int) -> Told:
         _expect(fits, "metrics", expected, name)
         number = type(value) in (int, float) and abs(value) <= VALUE_LIMIT  # no NaN is
         _expect(number, f"metrics.{name}", f"a finite number up to {VALUE_LIMIT:g}", value)
+        share = name != "accuracy" or 0 <= value <= 1
+        _expect(share, f"metrics.{name}", "a share from 0 to 1", value)
     if classes is not None:
         _expect_classes(classes, samples, labels)
     return Told(samples, {name: float(value) for name, value in metrics.items()}, classes)
@@ -159,7 +162,6 @@ def _metric(name: str, reports: Sequence[Report]) -> dict[str, Any]:
         "worst": worst.told.metrics[name],
         "worst_participant": {"uuid": worst.uuid, "name": worst.name},
         "participants": len(reports),
-        "samples": total,
         "smaller_is_better": smaller,
     }
 
@@ -170,19 +172,24 @@ def _classes(
     """Examples and recognised ones of each class, summed; null where too few have any.
 
     What is hidden could be found by subtracting what is shown from all samples, and so what is
-    hidden together has to have enough participants as well: while it has not, the smallest class
-    that is shown is hidden too.
+    hidden together has to have enough participants as well, with those who told of no class of
+    some of their examples: while it has not, the smallest class that is shown is hidden too.
     """
-    counted = [one.told.classes for one in reports if one.told.classes is not None]
-    if not counted:
+    if all(one.told.classes is None for one in reports):
         return None
+    counted = [one.told.classes or [[0, 0]] * len(labels) for one in reports]
+    untold = {
+        at
+        for at, (one, classes) in enumerate(zip(reports, counted, strict=True))
+        if sum(examples for examples, _ in classes) < one.told.samples
+    }
     lines = []
     for place, label in enumerate(labels):
         having = {at for at, classes in enumerate(counted) if classes[place][0] > 0}
         examples, recognised = (sum(one[place][part] for one in counted) for part in (0, 1))
         lines.append((str(label), having, examples, recognised))
     shown = {place for place, line in enumerate(lines) if len(line[1]) >= minimum}
-    while shown and 0 < len(_having(lines, shown)) < minimum:
+    while shown and 0 < len(untold | _having(lines, shown)) < minimum:
         shown.remove(min(shown, key=lambda place: (lines[place][2], place)))
     return [
         {

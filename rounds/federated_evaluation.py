@@ -397,6 +397,16 @@ def due() -> list[int]:
     return list(counted.filter(over).order_by("pk").values_list("pk", flat=True))
 
 
+def measured_in(round_: Round) -> dict[str, float] | None:
+    """What the participants of a round's own evaluation measured, by the names that a version's
+    metrics have; None where the round has had none. What others measured later is no part of it."""
+    found = FederatedEvaluation.objects.filter(round=round_).first()
+    if found is None:
+        return None
+    told = evaluation_summary.means(found.summary)
+    return {f"{FEDERATED}{name}": value for name, value in told.items()}
+
+
 def refusal(run: Run, round_: Round, metrics: dict[str, Any]) -> str:
     """Why a candidate cannot be judged by what its run judges by, or an empty string.
 

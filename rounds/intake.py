@@ -348,6 +348,7 @@ def refuse(mine: Assignment, error: UpdateInvalid) -> UpdateInvalid:
     code = str(error.extra.get("reason", error.code))
     reason = error.detail
     with events.transaction() as journal:
+        mine.round = lock_place(mine.pk)  # it may have been handed on since it was let in
         open_ = Assignment.objects.filter(pk=mine.pk, state__in=Assignment.OPEN)
         if open_.update(refusals=F("refusals") + 1):
             refusals = open_.values_list("refusals", flat=True).get()

@@ -1,7 +1,7 @@
 """What participants do that mean harm: pure functions of their updates, for experiments.
 
-label_flip        trains on labels y that became c - 1 - y (Tolpegin et al. 2020,
-                  arXiv 2007.08432)
+label_flip        trains on labels y that became c - 1 - y (Fang et al. 2020,
+                  arXiv 1911.11815)
 sign_flip         sends -s Δ; s = 4 (Li et al. 2019, arXiv 1811.03761)
 gaussian          sends noise in place of Δ, of s times its root mean square; s = 10 (after
                   Blanchard et al. 2017, arXiv 1703.02757)
@@ -91,7 +91,8 @@ def z_max(participants: int, attacking: int) -> float:
         attacking: m of them.
 
     Returns:
-        At least 0, where a majority needs no disguise.
+        At least 0, where so few attack that no z goes unnoticed; 3.09, the quantile of 0.999, for
+        a majority, which needs no disguise.
     """
     honest = participants - attacking
     needed = participants // 2 + 1 - attacking

@@ -13,9 +13,9 @@ def partition(y: np.ndarray, n: int, spec: str, seed: int) -> list[Indices]:
         y: labels (examples,).
         n: number of participants.
         spec: "iid" (shuffled, equal shares), "dirichlet:ALPHA" (each class in shares drawn from
-            a Dirichlet distribution, the more uneven the smaller ALPHA; Hsu et al. 2019,
-            arXiv 1909.06335) or "shards:K" (sorted by label, cut into n K shards, K to each;
-            McMahan et al. 2017, arXiv 1602.05629).
+            a Dirichlet distribution, the more uneven the smaller ALPHA, in size too; Yurochkin
+            et al. 2019, arXiv 1905.12022) or "shards:K" (sorted by label, cut into n K shards,
+            K to each; McMahan et al. 2017, arXiv 1602.05629).
         seed: the same seed gives the same shares.
 
     Returns:

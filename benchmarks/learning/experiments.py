@@ -55,7 +55,9 @@ _IID, _SHARDS = "--partition iid", "--partition shards:2"
 MCMAHAN = (
     Cell("mcmahan", "2nn-iid", f"{_2NN} {_IID} --rounds 150", (0.05, 0.1, 0.215), (1, 2, 3), 87),
     Cell("mcmahan", "2nn-shards", f"{_2NN} {_SHARDS} --rounds 664", (0.05, 0.1), (1, 2, 3), 664),
-    Cell("mcmahan", "cnn-iid", f"{_CNN} {_IID} --rounds 30", (0.15, 0.215, 0.3), (1,), 20),
+    Cell(
+        "mcmahan", "cnn-iid", f"{_CNN} {_IID} --rounds 30", (0.1, 0.15, 0.215, 0.3), (1, 2, 3), 20
+    ),
     Cell("mcmahan", "cnn-shards", f"{_CNN} {_SHARDS} --rounds 350", (0.1,), (1,), 229),
 )
 

@@ -135,11 +135,19 @@ def trimmed(*, trim: float) -> Formula:
 
 
 def weiszfeld(*, smoothing: float, steps: int) -> Formula:
-    """Pillutla et al. 2022, algorithm 2."""
+    """Pillutla et al. 2022, algorithm 2, from the mean of updates cut to their median norm."""
 
     def step(one: Round) -> Table:
         alphas = one.samples / one.samples.sum()
-        point = alphas @ one.updates
+        lengths = np.sqrt((one.updates**2).sum(axis=1))
+        half = sorted(zip(lengths, alphas, strict=True))
+        limit = next(
+            length
+            for place, (length, _) in enumerate(half)
+            if sum(share for _, share in half[: place + 1]) >= 0.5
+        )
+        cut = np.minimum(1.0, limit / np.maximum(lengths, np.finfo(float).tiny))
+        point = (alphas * cut) @ one.updates
         for _ in range(steps):
             distances = np.sqrt(((one.updates - point) ** 2).sum(axis=1))
             betas = alphas / np.maximum(smoothing, distances)

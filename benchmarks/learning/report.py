@@ -9,6 +9,7 @@ this module makes of the files in results/; everything else is left as it is.
 from __future__ import annotations
 
 import json
+import math
 import re
 import statistics
 from collections.abc import Callable, Iterable, Sequence
@@ -61,16 +62,23 @@ def _mcmahan_row(cell: Cell) -> Sequence[object]:
     if not found:
         return (TITLES[cell.name], cell.paper, MISSING, "", "", "")
     here = "; ".join(f"{one.seed}: {reached(one)}" for one in found)
-    reaches = [one.rounds_to_target for one in found]
-    holds = all(rounds is not None and rounds <= (cell.paper or 0) for rounds in reaches)
-    open_ = not holds and any(not one.complete for one in found)
     rate = found[0].settings["learning_rate"]
     costs = [one.cpu_seconds_per_round for one in found if one.cpu_seconds_per_round]
     cost = f"{statistics.median(costs):.1f}" if costs else "-"
-    verdict = "open" if open_ else "yes" if holds else "no"
-    if len(found) < len(cell.seeds):
-        verdict += f", {len(found)} of {len(cell.seeds)} seeds"
-    return (TITLES[cell.name], cell.paper, here, rate, cost, verdict)
+    return (TITLES[cell.name], cell.paper, here, rate, cost, _holds(cell, found))
+
+
+def _holds(cell: Cell, found: Sequence[Result]) -> str:
+    """Whether it took no more rounds than in the paper."""
+    held = sum((one.rounds_to_target or math.inf) <= (cell.paper or 0) for one in found)
+    if held < len(found) and not all(one.complete for one in found):
+        verdict = "open"
+    elif 0 < held < len(found):
+        verdict = f"with {held} of {len(found)} seeds"
+    else:
+        verdict = "yes" if held else "no"
+    missing = len(cell.seeds) - len(found)
+    return f"{verdict}; {missing} seeds are missing" if missing else verdict
 
 
 def reached(one: Result) -> str:

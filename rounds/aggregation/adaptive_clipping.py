@@ -32,6 +32,9 @@ from rounds.aggregation.contract import (
 )
 from rounds.aggregation.norm_clipping import clipped_mean, clipping
 
+LEAST = 1e-12
+"""The smallest limit: from 0 it would never grow again."""
+
 
 @dataclass(frozen=True, slots=True)
 class AdaptiveClipping(Strategy):
@@ -56,7 +59,7 @@ class AdaptiveClipping(Strategy):
     family: ClassVar[str] = "clipping"
 
     clip_norm: float = number(
-        0.1, "The limit of the first round, an L2 norm.", least=0.0, most=1e9, above=True
+        0.1, "The limit of the first round, an L2 norm.", least=LEAST, most=1e9
     )
     quantile: float = number(
         0.5, "Share of the updates that the limit should leave as they are.", least=0.0, most=1.0
@@ -82,6 +85,7 @@ class AdaptiveClipping(Strategy):
         delta, norm, norms = clipped_mean(ordered, clip, out=out, threads=self.threads)
         below = sum(norm <= clip for norm in norms) / len(norms)
         following = clip * math.exp(-self.clip_learning_rate * (below - self.quantile))
+        following = max(following, LEAST)
         return Result(
             state={"clip": np.array([following])},
             delta=delta,

@@ -44,7 +44,8 @@ def between(
 
     A difference of two float32 values is rounded to float32, and so are sums of `RUN` squares:
     together that is a relative error below 1e-5, and of many weights about 1e-8. Where squares
-    leave float32's range all is computed anew in float64.
+    leave float32's range all is computed anew in float64, but for pairs so close that nothing is
+    left of theirs where others are farther apart: they count as equal.
 
     Args:
         rows: arrays or memory maps of shape (n,), contiguous float32; only read.
@@ -88,11 +89,11 @@ def from_mean(
     out: NDArray[np.float32] | None = None,
     threads: int | None = None,
 ) -> tuple[NDArray[np.float32], float, NDArray[np.float64]]:
-    """Computes the mean Σ weight_k row_k and how far each row is from it, reading rows once.
+    """Computes the sum Σ weight_k row_k and how far each row is from it, reading rows once.
 
     Args:
         rows: arrays or memory maps of shape (n,), contiguous float32; only read.
-        weights: shape (rows,), float64, not negative, together 1.
+        weights: shape (rows,), float64, not negative.
         out: where the mean goes, shape (n,), contiguous float32; a new array without it.
         threads: how many threads compute; one per processor by default. It changes no bit.
 

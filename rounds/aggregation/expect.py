@@ -45,7 +45,7 @@ def steady_pull(setting: Setting, option: str, pull: float) -> None:
         raise OptionError(
             f"strategy_options.{option}",
             f"Expected {option} below 2 / learning_rate = {2 / rate:g}, for each step would go "
-            f"beyond the base weights by more than it came from. Received: {pull!r}",
+            f"beyond the base weights by as much as it came from, or more. Received: {pull!r}",
         )
 
 

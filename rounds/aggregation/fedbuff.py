@@ -10,6 +10,10 @@ since the one that update k was trained from, and η the server's learning rate,
 Samples weigh here as in FedAvg, which it equals when nothing is stale; the paper writes the
 formula for participants of equal weight, Σ s(τ_k) Δ_k / K. Staleness makes the step smaller and is
 not normalized away, in the paper and here.
+
+Moving means and variances of batch normalization can be federated in rounds alone: a difference to
+the statistics of an old version says nothing of those of the new one, and could make a variance
+negative. So a model must keep them local, or have none.
 """
 
 from collections.abc import Sequence
@@ -22,6 +26,7 @@ from numpy.typing import NDArray
 from rounds.aggregation.contract import (
     ANY_SETTING,
     Contribution,
+    OptionError,
     Result,
     Setting,
     State,
@@ -67,6 +72,16 @@ class FedBuff(Strategy):
         0.5, "How fast updates lose weight with age; 0 is not at all.", least=0.0, most=100.0
     )
     threads: int | None = None
+
+    def check(self, setting: Setting) -> None:
+        if setting.statistics:
+            raise OptionError(
+                "strategy",
+                "Expected a model without moving means and variances among its federated weights, "
+                "for updates from versions of different age cannot be averaged there. Received: "
+                f"{len(setting.statistics)} of them; register it with its batch normalization "
+                "local, or choose a strategy of synchronous runs",
+            )
 
     def apply(
         self,

@@ -5,12 +5,21 @@ algorithm 2: with α_k = n_k / Σ n_k the share of participant k's samples, it m
 
     g(v) = Σ α_k ‖v - Δ_k‖
 
-by v⁰ = Σ α_k Δ_k and, until no distance changes by more than a small share of itself,
+by these steps, until no distance changes by more than a small share of itself:
 
     β_k = α_k / max(nu, ‖vᵗ - Δ_k‖)        vᵗ⁺¹ = Σ β_k Δ_k / Σ β_k
 
+Where they begin, the paper leaves open. Here it is the mean of updates cut to a norm that half of
+the samples stay below, R:
+
+    v⁰ = Σ α_k Δ_k min(1, R / ‖Δ_k‖)
+
+for attackers that hold a share p of the samples come nearer by no more than p / (1 - p) in a step:
+from the mean itself it would take hundreds where they send 10³⁰.
+
 Below the smoothing nu distances count as ‖·‖² / 2nu + nu / 2, so that a step never divides by zero.
-It withstands attackers as long as they have less than half of all *samples*, and unlike the other
+It withstands attackers as long as they have less than half of all *samples* and the steps come to
+an end (`converged` is 1), and unlike the other
 robust means of this package it believes what participants say of these, as the paper does.
 
 The fall of g would be no measure of an end: one attacker who sends 10³⁰ is nearly all of g.
@@ -75,7 +84,7 @@ class GeometricMedian(Strategy):
         above=True,
     )
     iterations: int = whole(
-        100, "Most steps towards the median, each a pass over all updates.", least=1, most=10_000
+        200, "Most steps towards the median, each a pass over all updates.", least=1, most=10_000
     )
     tolerance: float = number(
         1e-4,
@@ -95,13 +104,16 @@ class GeometricMedian(Strategy):
         out: NDArray[np.float32] | None = None,
     ) -> Result:
         # Not at the top: compiling and loading kernels is for those who fold.
-        from rounds.aggregation import distances
+        from rounds.aggregation import distances, sums
 
         ordered = in_order(contributions)
         updates = [one.values for one in ordered]
         samples = np.array([one.samples for one in ordered], np.float64)
         alphas = weights = samples / samples.sum()
-        delta, norm, apart = distances.from_mean(updates, weights, out=out, threads=self.threads)
+        lengths = np.array(sums.norms(updates, threads=self.threads))
+        delta, norm, apart = distances.from_mean(
+            updates, alphas * _cut(lengths, alphas), out=out, threads=self.threads
+        )
         steps, change = 0, math.inf
         while steps < self.iterations and change > self.tolerance:
             betas = alphas / np.maximum(self.smoothing, apart)
@@ -130,3 +142,12 @@ class GeometricMedian(Strategy):
         nu = self.smoothing
         smoothed = np.where(apart <= nu, apart * (apart / (2 * nu)) + nu / 2, apart)
         return float(alphas @ smoothed)
+
+
+def _cut(lengths: NDArray[np.float64], alphas: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What each update is multiplied by to be no longer than half of the samples' updates are."""
+    order = np.argsort(lengths, kind="stable")
+    middle = order[np.searchsorted(np.cumsum(alphas[order]), 0.5)]
+    limit = lengths[middle]
+    longer = lengths > limit
+    return np.where(longer, limit / np.where(longer, lengths, 1.0), 1.0)

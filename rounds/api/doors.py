@@ -29,7 +29,7 @@ from journal.wish import Wish
 from models_app import blobs
 from models_app.errors import FedserverError
 from rounds import capabilities, enrolment, handshake, intake, lifecycle, selectors, tasks
-from rounds.api import documents, problems
+from rounds.api import documents, parsing, problems
 from rounds.errors import (
     BlobNotFound,
     BodySilent,
@@ -280,6 +280,7 @@ async def _json_body(exchange: Exchange, limit: int) -> dict[str, Any]:
             raise TooLarge(f"Expected at most {limit} bytes. Received: more", field="body")
     try:
         document = json.loads(body or b"{}")
+        parsing.bound_nesting(document)
     except (ValueError, RecursionError) as error:
         raise RulesInvalid(f"Expected JSON. Received: {error}", field="body") from error
     if not isinstance(document, dict):

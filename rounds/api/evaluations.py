@@ -91,7 +91,6 @@ class MetricSummarySerializer(serializers.Serializer[Any]):
     worst = serializers.FloatField()
     worst_participant = WorstSerializer()
     participants = serializers.IntegerField(help_text="that told this metric")
-    samples = serializers.IntegerField()
     smaller_is_better = serializers.BooleanField()
 
 

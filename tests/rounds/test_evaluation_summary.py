@@ -34,7 +34,7 @@ def test_a_summary_by_hand() -> None:
     assert accuracy["deviation"] == pytest.approx(math.sqrt(0.0216))
     assert accuracy["worst"] == 0.5
     assert accuracy["worst_participant"] == {"uuid": "uuid-of-bob", "name": "bob"}
-    assert (accuracy["participants"], accuracy["samples"]) == (3, 100)
+    assert accuracy["participants"] == 3
     # Of a loss the greatest is the worst. (2 + 24 + 24) / 100
     assert loss["mean"] == pytest.approx(0.5)
     assert (loss["worst"], loss["worst_participant"]["name"]) == (0.8, "bob")
@@ -52,6 +52,31 @@ def test_a_metric_that_too_few_sent_is_left_out() -> None:
     assert list(told["metrics"]) == ["loss"]
     assert told["metrics"]["loss"]["mean"] == 1.75
     assert told["classes"] is None
+
+
+@pytest.mark.parametrize("classes", [None, [[0, 0], [0, 0]]])
+def test_whoever_tells_of_no_class_cannot_be_found_by_subtraction(classes: Any) -> None:
+    told = summarise(
+        [
+            report("alice", 10, [[5, 4], [5, 4]], accuracy=0.8),
+            report("bob", 10, [[5, 3], [5, 3]], accuracy=0.6),
+            report("charlie", 10, [[5, 5], [5, 5]], accuracy=1.0),
+            report("dora", 37, classes, accuracy=30 / 37),
+        ],
+        minimum=3,
+        labels=["a", "b"],
+    )
+    # All 67 less the 30 of both classes would be dora's 37: so one of them is hidden, and what is
+    # hidden has four.
+    assert [one["examples"] for one in told["classes"]] == [None, 15]
+
+
+def test_how_many_examples_are_behind_a_metric_is_not_told() -> None:
+    """Else a metric that all but dora sent would tell how many she has."""
+    without = [report(name, 10, accuracy=0.5, loss=1.0) for name in ("alice", "bob", "charlie")]
+    told = summarise([*without, report("dora", 37, loss=1.0)], minimum=3)
+    assert told["samples"] == 67
+    assert "samples" not in told["metrics"]["accuracy"]
 
 
 def test_a_class_that_too_few_have_is_hidden_and_cannot_be_found_by_subtraction() -> None:

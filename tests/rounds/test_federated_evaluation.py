@@ -101,6 +101,54 @@ class TestInARound:
         assert (round_.phase, round_.code) == ("failed", "gate")
         assert "worse than the base version's 0.9500. Received: 0.3100" in round_.reason
 
+    def test_a_worker_that_is_called_twice_judges_by_what_they_told_meanwhile(
+        self, tiny_model: Model, enrolled: Enrol
+    ) -> None:
+        everyone = enrolled("charlie"), enrolled("dora")
+        round_ = trained(tiny_model, *everyone, evaluators=2, best_metric="federated_accuracy")
+        for one in everyone:
+            measure(one, 0.9)
+        lifecycle.evaluate(round_.pk)  # before anything else has ended their evaluation
+        round_.refresh_from_db()
+        assert (round_.phase, round_.reason) == ("published", "")
+        assert metrics_of(round_)["federated_accuracy"] == pytest.approx(0.9)
+
+    def test_who_was_asked_by_an_operator_meanwhile_does_not_judge_for_the_round(
+        self, tiny_model: Model, enrolled: Enrol
+    ) -> None:
+        trains = enrolled("charlie"), enrolled("dora")
+        rules = {"evaluators": 4, "evaluators_min": 4, "best_metric": "federated_accuracy"}
+        round_ = trained(tiny_model, *trains, **rules)
+        assert round_.version is not None
+        asked = federated_evaluation.request(round_.version, goal=2, minimum=2)
+        for one in (enrolled("emil"), enrolled("frida")):
+            federated_evaluation._place(asked.pk, one.participant)
+            federated_evaluation.report(
+                one.participant, asked.pk, samples=5, metrics={"accuracy": 0.2}
+            )
+        assert federated_evaluation.step(asked.pk)
+        let_the_deadline_pass()
+        assert carry(round_).code == "gate"
+        assert "Only 0 of at least 4 participants evaluated it" in round_.reason
+
+    def test_a_later_evaluation_takes_no_other_metric_away(
+        self, tiny_model: Model, enrolled: Enrol
+    ) -> None:
+        everyone = enrolled("charlie"), enrolled("dora")
+        round_ = trained(tiny_model, *everyone, evaluators=2)
+        for one in everyone:
+            measure(one, 0.9)
+        carry(round_)
+        assert round_.version is not None
+        asked = federated_evaluation.request(round_.version, goal=2, minimum=2)
+        for one in everyone:
+            federated_evaluation._place(asked.pk, one.participant)
+            federated_evaluation.report(one.participant, asked.pk, samples=5, metrics={"loss": 0.2})
+        assert federated_evaluation.step(asked.pk)
+        told = metrics_of(round_)
+        assert told["federated_accuracy"] == pytest.approx(0.9)
+        assert told["federated_loss"] == pytest.approx(0.2)
+
     def test_it_waits_for_participants_and_publishes_with_their_means(
         self, tiny_model: Model, enrolled: Enrol
     ) -> None:

@@ -84,6 +84,15 @@ def test_the_limit_comes_to_rest_at_the_quantile(quantile: float) -> None:
     assert last.diagnostics["clipped_share"] == pytest.approx(1 - quantile, abs=0.02)
 
 
+def test_a_limit_never_falls_to_where_it_could_not_grow_again() -> None:
+    strategy = AdaptiveClipping(clip_norm=1.0, quantile=0.0, clip_learning_rate=10.0)
+    nothing = update([0.0], samples=1, key=1)
+    state = strategy.init(nothing.values)
+    for _ in range(80):
+        state = strategy.apply(state, [nothing]).state
+    assert state["clip"].tolist() == [1e-12]
+
+
 def test_adaptive_clipping_follows_the_paper() -> None:
     clip = 0.3
 

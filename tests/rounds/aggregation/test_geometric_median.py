@@ -20,11 +20,13 @@ class TestGeometricMedianKeepsTheContract(MeanContract):
 
 
 def transcribed(contributions: list[Contribution], *, nu: float, steps: int) -> NDArray[np.float64]:
-    """The steps of algorithm 2 as they stand there, in float64."""
+    """The steps of algorithm 2 as they stand there, in float64, and our beginning."""
     alphas = np.array([one.samples for one in contributions], np.float64)
     alphas /= alphas.sum()
     rows = np.stack([one.values for one in contributions]).astype(np.float64)
-    point: NDArray[np.float64] = alphas @ rows
+    lengths = np.linalg.norm(rows, axis=1)
+    half = min(one for one in lengths if alphas[lengths <= one].sum() >= 0.5)
+    point: NDArray[np.float64] = (alphas * np.minimum(1, half / lengths)) @ rows
     for _ in range(steps):
         betas = alphas / np.maximum(nu, np.linalg.norm(rows - point, axis=1))
         point = betas @ rows / betas.sum()
@@ -34,7 +36,8 @@ def transcribed(contributions: list[Contribution], *, nu: float, steps: int) -> 
 def test_one_step_by_hand() -> None:
     alice, bob = update([0.0, 0.0], samples=1, key=1), update([8.0, 0.0], samples=3, key=2)
     result = GeometricMedian(iterations=1).apply({}, [alice, bob])
-    # It begins at (6, 0), 6 from alice and 2 from bob: β = 1/24 and 3/8, and so 9 parts of 10.
+    # Bob has half of the samples, so that 8 is not cut. It begins at (6, 0), 6 from alice and 2
+    # from bob: β = 1/24 and 3/8, and so 9 parts of 10.
     assert result.delta == pytest.approx([7.2, 0.0], rel=1e-7)
     assert result.shares == pytest.approx({1: 0.1, 2: 0.9})
     assert result.diagnostics["iterations"] == 1.0
@@ -91,6 +94,28 @@ def test_attackers_of_any_size_with_a_fifth_of_the_samples_are_kept_off(size: fl
     honest = rows[4:].mean(axis=0)
     assert np.linalg.norm(result.delta - honest) < np.linalg.norm(rows[5] - honest)
     assert max(result.shares[key] for key in range(4)) < 1 / 20
+
+
+@pytest.mark.parametrize(("attackers", "of"), [(4, 10), (45, 100), (49, 100)])
+@pytest.mark.parametrize("size", [1e3, 1e15, 1e30])
+def test_attackers_of_any_size_with_less_than_half_of_the_samples_are_kept_off(
+    attackers: int, of: int, size: float
+) -> None:
+    random = np.random.default_rng(5)
+    rows = random.standard_normal((of, 30), np.float32)
+    rows[:attackers] = size
+    given = [Contribution(row, 1, key) for key, row in enumerate(rows)]
+    result = GeometricMedian().apply({}, given)
+    assert result.diagnostics["converged"] == 1.0
+    # All are pulled one way, and come to rest among the honest: none is farther than 8 from 0.
+    assert np.linalg.norm(result.delta) < 30
+
+
+def test_where_more_than_half_send_nothing_nothing_is_the_median() -> None:
+    rows = [[0.0, 0.0], [0.0, 0.0], [1e30, 3.0]]
+    given = [update(row, samples=1, key=key) for key, row in enumerate(rows)]
+    result = GeometricMedian().apply({}, given)
+    assert result.delta == pytest.approx([0.0, 0.0], abs=1e-5)
 
 
 values = st.integers(-100, 100).map(float)

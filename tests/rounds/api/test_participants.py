@@ -21,6 +21,28 @@ Enrol = Callable[..., Enrolled]
 LIMIT = "limit_cohort_at_least"
 
 
+# --- What nobody can read ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("door", ["enrol", "tokens"])
+@pytest.mark.parametrize("levels", [101, 900, 3000, 30_000])
+def test_an_endless_nest_from_whom_nobody_knows_is_no_mistake_of_ours(
+    door: str, levels: int, client_of: Client
+) -> None:
+    nest = "[" * levels + "]" * levels
+    for body in (nest, f'{{"name": {nest}}}', '{"name":' * levels + "1" + "}" * levels):
+        answer = client_of().post(f"/api/v1/{door}", body, content_type="application/json")
+        assert (answer.status_code, answer.json()["code"]) == (400, "parse_error")
+        assert answer.headers["Content-Type"] == "application/problem+json"
+        assert answer.json()["detail"].startswith("Expected JSON. Received: ")
+
+
+def test_a_nest_that_can_be_read_is_told_what_is_wrong_with_it(client_of: Client) -> None:
+    nest = "[" * 100 + "]" * 100
+    answer = client_of().post("/api/v1/enrol", nest, content_type="application/json")
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid")
+
+
 # --- An assignment, from its beginning to its verdict --------------------------------------------
 
 
