@@ -19,7 +19,7 @@ from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema
 from rest_framework import mixins, status, viewsets
 from rest_framework.decorators import action
 from rest_framework.exceptions import ValidationError
-from rest_framework.parsers import JSONParser, MultiPartParser
+from rest_framework.parsers import MultiPartParser
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -115,7 +115,7 @@ class VersionViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[ModelVersion
     read_roles = READERS
     write_roles = WRITERS
     action_roles = {"export": (Role.VIEWER, Role.OPERATOR, Role.OWNER)}
-    parser_classes = (JSONParser, MultiPartParser)
+    parser_classes = (*api_settings.DEFAULT_PARSER_CLASSES, MultiPartParser)
     serializer_class = VersionSerializer
     filterset_class = VersionFilter
     ordering_fields = ("number", "created_at", "published_at")
