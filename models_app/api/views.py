@@ -22,7 +22,6 @@ from rest_framework.exceptions import ValidationError
 from rest_framework.parsers import MultiPartParser
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.settings import api_settings
 
 from accounts.roles import Role
 from models_app import registry, selectors, uploads
@@ -116,7 +115,7 @@ class VersionViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[ModelVersion
     read_roles = READERS
     write_roles = WRITERS
     action_roles = {"export": (Role.VIEWER, Role.OPERATOR, Role.OWNER)}
-    parser_classes = (*api_settings.DEFAULT_PARSER_CLASSES, MultiPartParser)
+    parser_classes = (*viewsets.GenericViewSet.parser_classes, MultiPartParser)
     serializer_class = VersionSerializer
     filterset_class = VersionFilter
     ordering_fields = ("number", "created_at", "published_at")

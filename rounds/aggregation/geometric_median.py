@@ -19,8 +19,8 @@ from the mean itself it would take hundreds where they send 10³⁰.
 
 Below the smoothing nu distances count as ‖·‖² / 2nu + nu / 2, so that a step never divides by zero.
 It withstands attackers as long as they have less than half of all *samples* and the steps come to
-an end (`converged` is 1), and unlike the other
-robust means of this package it believes what participants say of these, as the paper does.
+an end (`converged` is 1), and unlike the other robust means of this package it believes what
+participants say of these, as the paper does.
 
 The fall of g would be no measure of an end: one attacker who sends 10³⁰ is nearly all of g.
 Each step is one pass over the updates. Distances are sums of squared differences in float64.
