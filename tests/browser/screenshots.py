@@ -299,7 +299,7 @@ def more_participants(studio: Studio, **trainers: Any) -> Iterator[None]:
 
 def quietly(run: Callable[[], object]) -> None:
     """Of one that fails, and one that is cut off at the end, nothing needs to be said."""
-    with contextlib.suppress(ParticipantError, RuntimeError):
+    with contextlib.suppress(ParticipantError, RuntimeError, OSError):
         run()
 
 
