@@ -8,6 +8,7 @@ round pays for the arithmetic only.
 """
 
 import json
+import math
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -72,6 +73,18 @@ def dtype_code(dtype: np.dtype) -> str:
 def build(architecture: Mapping[str, Any]) -> keras.Model:
     """A model from its architecture, not compiled, with weights that mean nothing yet."""
     return keras.models.model_from_json(json.dumps(architecture))
+
+
+def state_bytes(architecture: Mapping[str, Any]) -> int:
+    """How many bytes a model's state would take, of which none is allocated.
+
+    It forgets what Keras knows of other models: for a process of one file.
+    """
+    with keras.StatelessScope(initialize_variables=False):
+        variables = build(architecture).variables
+    size = sum(math.prod(one.shape) * tf.as_dtype(one.dtype).size for one in variables)
+    keras.backend.clear_session()  # or the next scope would fill these variables
+    return size
 
 
 def state_variables(model: keras.Model) -> list[StateVariable]:

@@ -9,7 +9,8 @@ and disk and no more, and answers with plain JSON and safetensors. In the order 
 3. the archive's table of contents: exactly the known members, no bomb (`check_archive`);
 4. the configuration: built-in Keras objects only (`architecture.check`), before Keras is imported;
 5. the HDF5 file: plain numeric data sets only, no links, no bomb (`check_hdf5`);
-6. Keras builds the model in safe mode, loads the weights, rebuilds it from its own JSON;
+6. Keras says how large the model is, builds it in safe mode, loads the weights, rebuilds it from
+   its own JSON;
 7. the model is evaluated;
 8. `package.json`, `weights.safetensors` and `evaluation.safetensors` are written.
 
@@ -85,6 +86,7 @@ def open_keras(job: dict[str, Any], out: Path) -> None:
         with archive.open(WEIGHTS) as source, (out / WEIGHTS).open("wb") as target:
             shutil.copyfileobj(source, target, 1 << 20)
     check_hdf5(out / WEIGHTS, job["max_bytes"])
+    _check_size(checked, job["max_bytes"])
     model = _build(checked)
     model.load_weights(out / WEIGHTS)
     _write_package(model, config.get("compile_config"), examples, job, out)
@@ -97,7 +99,9 @@ def open_parts(job: dict[str, Any], out: Path) -> None:
     if source.stat().st_size > CONFIG_LIMIT:
         raise PackageTooLarge(f"Expected at most {CONFIG_LIMIT} bytes of architecture.")
     config = _read_json(source.read_bytes(), "architecture")
-    model = _build(check(config))
+    checked = check(config)
+    _check_size(checked, job["max_bytes"])
+    model = _build(checked)
     _load_safetensors(model, Path(job["weights"]))
     _write_package(model, config.get("compile_config"), examples, job, out)
 
@@ -277,6 +281,18 @@ def _read_json(raw: bytes, name: str) -> Any:
 
 
 # --- What Keras does ------------------------------------------------------------------------
+
+
+def _check_size(checked: Config, max_bytes: int) -> None:
+    """Refuse too large layers at once; TensorFlow would try for many seconds to allocate them."""
+    from models_app import keras_bridge
+
+    try:
+        size = keras_bridge.state_bytes(checked)
+    except Exception:  # building it for good tells why, or succeeds
+        return
+    if size > max_bytes:
+        raise PackageTooLarge(f"Expected at most {max_bytes} bytes of weights. Received: {size}")
 
 
 def _build(checked: Config) -> Any:

@@ -136,8 +136,18 @@ def trained(model: Any) -> Any:
     return model
 
 
+KINDS = [small_cnn, branches, nested, embedded, attentive]
+
+
+@pytest.mark.parametrize("make", KINDS)
+def test_how_large_a_model_is_is_known_before_it_is_built(make: Callable[[], Any]) -> None:
+    model = make()
+    expected = sum(np.asarray(variable).nbytes for variable in model.variables)
+    assert keras_bridge.state_bytes(json.loads(model.to_json())) == expected
+
+
 @pytest.mark.django_db
-@pytest.mark.parametrize("make", [small_cnn, branches, nested, embedded, attentive])
+@pytest.mark.parametrize("make", KINDS)
 def test_a_rebuilt_version_predicts_the_same_bits(opened: Opener, make: Callable[[], Any]) -> None:
     original = trained(make())
     version = served(opened(original))

@@ -210,9 +210,11 @@ def test_opening_may_not_take_more_memory_than_allowed(
 
 def test_a_layer_of_terabytes_is_refused(parts: dict[str, Path]) -> None:
     parts["architecture"].write_text(json.dumps(two_layers(hidden=10**12)))
-    with pytest.raises(PackageRefused):
+    with pytest.raises(PackageTooLarge) as refused:
         with packages.open_package(**parts):  # type: ignore[arg-type]
             pass
+    # 4 inputs and 2 outputs for each of the hidden units, their biases and those of the outputs.
+    assert refused.value.detail.endswith(f"Received: {4 * (10**12 * (4 + 1 + 2) + 2)}")
 
 
 def test_the_process_is_told_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
