@@ -80,11 +80,12 @@ def state_bytes(architecture: Mapping[str, Any]) -> int:
 
     It forgets what Keras knows of other models: for a process of one file.
     """
-    with keras.StatelessScope(initialize_variables=False):
-        variables = build(architecture).variables
-    size = sum(math.prod(one.shape) * tf.as_dtype(one.dtype).size for one in variables)
-    keras.backend.clear_session()  # or the next scope would fill these variables
-    return size
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            variables = build(architecture).variables
+        return sum(math.prod(one.shape) * tf.as_dtype(one.dtype).size for one in variables)
+    finally:
+        keras.backend.clear_session()  # or the next scope would fill what this one has not
 
 
 def state_variables(model: keras.Model) -> list[StateVariable]:

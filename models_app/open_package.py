@@ -206,8 +206,12 @@ def check_hdf5(path: Path, max_bytes: int) -> None:
                     groups.append(child)
                 else:
                     total += child.size * child.dtype.itemsize
-    if total > max_bytes:
-        raise PackageTooLarge(f"Expected at most {max_bytes} bytes of weights. Received: {total}")
+    _expect_at_most(max_bytes, total)
+
+
+def _expect_at_most(max_bytes: int, size: int) -> None:
+    if size > max_bytes:
+        raise PackageTooLarge(f"Expected at most {max_bytes} bytes of weights. Received: {size}")
 
 
 def _plain_child(group: Any, name: str, seen: int) -> Any:
@@ -291,8 +295,7 @@ def _check_size(checked: Config, max_bytes: int) -> None:
         size = keras_bridge.state_bytes(checked)
     except Exception:  # building it for good tells why, or succeeds
         return
-    if size > max_bytes:
-        raise PackageTooLarge(f"Expected at most {max_bytes} bytes of weights. Received: {size}")
+    _expect_at_most(max_bytes, size)
 
 
 def _build(checked: Config) -> Any:

@@ -18,6 +18,7 @@ from models_app.models import Model, ModelVersion
 from models_app.packages import Package, _read
 from models_app.trying import Question
 from tests.client_sdk.test_photo import file_of, halves
+from tests.models_app.conftest import layer, two_layers
 
 pytestmark = pytest.mark.keras
 
@@ -134,6 +135,16 @@ def trained(model: Any) -> Any:
     model.compile("sgd", "sparse_categorical_crossentropy")
     model.fit(IMAGES, ANSWERS, epochs=1, batch_size=4, verbose=0)
     return model
+
+
+def test_what_could_not_be_measured_is_forgotten_and_never_filled() -> None:
+    """Keras fills what a scope has left when the next one ends: here it would be terabytes."""
+    broken = two_layers(hidden=10**12)
+    broken["config"]["layers"].append(layer("Conv2D", name="flat", filters=1, kernel_size=3))
+    with pytest.raises(ValueError, match="flat"):
+        keras_bridge.state_bytes(broken)
+    with keras.StatelessScope():
+        pass
 
 
 KINDS = [small_cnn, branches, nested, embedded, attentive]
