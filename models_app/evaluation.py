@@ -25,6 +25,11 @@ def by_participants(metrics: Mapping[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if name.startswith(FEDERATED)}
 
 
+def named_federated(means: Mapping[str, float]) -> dict[str, float]:
+    """What participants measured, by their names for it, as a version's metrics call it."""
+    return {f"{FEDERATED}{name}": value for name, value in means.items()}
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """Means over all examples, and for a classifier who was taken for whom.

@@ -47,7 +47,7 @@ from models_app.errors import (
     VersionNotFound,
     WrongStage,
 )
-from models_app.evaluation import FEDERATED, Evaluation, by_participants, by_the_server
+from models_app.evaluation import Evaluation, by_participants, by_the_server, named_federated
 from models_app.models import Model, ModelVersion
 from models_app.packages import Package
 
@@ -256,8 +256,7 @@ def record_federated(version: ModelVersion, means: Mapping[str, float]) -> None:
     Raises:
         NonFinite: A mean is NaN or infinite.
     """
-    named = {f"{FEDERATED}{name}": value for name, value in means.items()}
-    _record(version, named, keep=dict)
+    _record(version, named_federated(means), keep=dict)
 
 
 def _record(

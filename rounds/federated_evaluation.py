@@ -27,7 +27,7 @@ from django.db.models import Count, F, Q, QuerySet
 from journal import events
 from journal.events import Journal
 from models_app import registry
-from models_app.evaluation import FEDERATED
+from models_app.evaluation import FEDERATED, named_federated
 from models_app.models import ModelVersion
 from rounds import clock, evaluation_summary, rules
 from rounds.amounts import span
@@ -403,8 +403,7 @@ def measured_in(round_: Round) -> dict[str, float] | None:
     found = FederatedEvaluation.objects.filter(round=round_).first()
     if found is None:
         return None
-    told = evaluation_summary.means(found.summary)
-    return {f"{FEDERATED}{name}": value for name, value in told.items()}
+    return named_federated(evaluation_summary.means(found.summary))
 
 
 def refusal(run: Run, round_: Round, metrics: dict[str, Any]) -> str:

@@ -68,8 +68,7 @@ def tally(round_: Round, parts: Sequence[Part]) -> Tally:
         began=sum(part.began for part in parts),
         staleness=_staleness([part.staleness for part in accepted]),
     )
-    waiting = (*Assignment.OPEN, Place.UPLOADED)
-    if round_.ended_at and not any(part.state in waiting for part in parts):
+    if round_.ended_at and not any(part.state in Assignment.UNJUDGED for part in parts):
         if len(_kept) >= MOST_KEPT:
             _kept.clear()
         _kept[round_.pk, round_.ended_at] = told

@@ -86,7 +86,6 @@ Phase, RunState, Place = Round.Phase, Run.State, Assignment.State
 
 LOST_AFTER = timedelta(seconds=120)  # without a word; less than that is late
 SEEN_EVERY = timedelta(seconds=15)  # how exact a participant's last_seen_at is
-MAX_BACK_OFF = 3600
 NAME_LENGTH = Run._meta.get_field("name").max_length
 
 
@@ -175,7 +174,7 @@ def _open_round(run: Run, journal: Journal) -> Round:
 
 def _unfinished(run: Run) -> QuerySet[Assignment]:
     """Who still trains though its round is published, and whose update waits for a verdict."""
-    unjudged = Assignment.objects.filter(state__in=(*Assignment.OPEN, Place.UPLOADED))
+    unjudged = Assignment.objects.filter(state__in=Assignment.UNJUDGED)
     return unjudged.filter(round__run=run, round__phase=Phase.PUBLISHED)
 
 
@@ -858,8 +857,8 @@ def aggregate(round_id: int) -> bool:
         round_ = Round.objects.select_related("run__model", "base").get(pk=round_id)
         began = clock.now()
         try:
-            population = _population(round_)
-            weights, state, diagnostics = _fold(round_, population)
+            setting = _setting(round_.run)
+            weights, state, diagnostics = _fold(round_, setting)
         except ValueError as error:  # the numbers are at fault: it would end so each time
             return _fail_held(round_id, lease, "aggregation_failed", str(error))
         with events.transaction() as journal:
@@ -883,7 +882,7 @@ def aggregate(round_id: int) -> bool:
                     "evaluating_at": now,
                     "deadline": now + _work_time(),
                     "diagnostics": diagnostics,
-                    "population": population,
+                    "population": setting.population,
                     **NO_LEASE,
                 },
                 version=candidate.pk,
@@ -893,11 +892,13 @@ def aggregate(round_id: int) -> bool:
             )
 
 
-def _population(round_: Round) -> int:
-    """How many could have been selected. It never falls in a run: who has left has left a part of
-    what the strategy knows."""
-    before, run = _last_published(round_.run), round_.run
-    return max(eligibility.eligible(run).count(), before.population if before else 0)
+def _setting(run: Run) -> aggregation.Setting:
+    """The run as its strategy knows it now. Its population never falls: who has left has left a
+    part of what the strategy knows."""
+    last = _last_published(run)
+    before = last.population if last else 0
+    population = max(eligibility.eligible(run).count(), before)
+    return rules.setting(run, population=population, population_before=before or None)
 
 
 def _last_published(run: Run) -> Round | None:
@@ -905,7 +906,7 @@ def _last_published(run: Run) -> Round | None:
     return published.select_related("version").first()
 
 
-def _fold(round_: Round, population: int) -> tuple[blobs.Blob, str, dict[str, Any]]:
+def _fold(round_: Round, setting: aggregation.Setting) -> tuple[blobs.Blob, str, dict[str, Any]]:
     """The new federated weights as a blob, the strategy's state, and its diagnostics.
 
     These have `shares` too, by participant, where the strategy says whose updates counted for how
@@ -926,10 +927,6 @@ def _fold(round_: Round, population: int) -> tuple[blobs.Blob, str, dict[str, An
     ]
     strategy = aggregation.build(round_.run.strategy, round_.run.strategy_options)
     state = _strategy_state(round_, strategy.init(base))
-    before = _last_published(round_.run)
-    setting = rules.setting(
-        round_.run, population=population, population_before=(before and before.population) or None
-    )
     result = strategy.apply(state, contributions, setting=setting, out=_kept_array(base.size))
     new = result.delta
     aggregation.apply_delta(base, result.delta, out=new)
@@ -1237,8 +1234,7 @@ def _fail_round(round_: Round, journal: Journal, code: str, reason: str, **measu
             "run.failed", run=run.pk, model=run.model_id, reason=sentence, failures=failures
         )
     else:
-        longest = max(run.retry_seconds, MAX_BACK_OFF)
-        pause = min(run.retry_seconds * 2 ** (failures - 1), longest)
+        pause = rules.back_off(run, failures)
         again = clock.now() + timedelta(seconds=pause)
         Run.objects.filter(pk=run.pk).update(failures=failures, next_round_at=again)
         journal.record(

@@ -295,6 +295,7 @@ class Assignment(models.Model):
         WITHDRAWN = "withdrawn"
 
     OPEN = (State.INVITED, State.TRAINING)
+    UNJUDGED = (*OPEN, State.UPLOADED)
 
     class Activity(models.TextChoices):
         DOWNLOADING = "downloading"

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 from models_app.evaluation import FEDERATED
 from rounds import aggregation, capabilities, rules, selection
 from rounds.amounts import size, span
-from rounds.lifecycle import MAX_BACK_OFF
 from rounds.models import Run
 
 Way = Run.Selection
@@ -421,20 +420,16 @@ def _failing(run: Run) -> str:
 
 
 def _pauses(run: Run) -> str:
-    """The first of them, each twice as long as the one before, up to the longest."""
-    longest = max(run.retry_seconds, MAX_BACK_OFF)
-    pauses: list[int] = []
-    for index in range(min(run.retries, 3)):
-        pauses.append(min(run.retry_seconds * 2**index, longest))
-        if pauses[-1] == longest:
-            break
-    told = ", then ".join(map(span, pauses))
-    if run.retries == len(pauses):
+    """The first three of them, and how long they become."""
+    pauses = [rules.back_off(run, failures) for failures in range(1, run.retries + 1)]
+    first = list(dict.fromkeys(pauses[:3]))
+    told = ", then ".join(map(span, first))
+    if len(first) == len(pauses):
         return told
-    if pauses[-1] == longest:
+    if pauses[-1] == first[-1]:
         return f"{told} each time"
-    doubled = run.retry_seconds * 2 ** (run.retries - 1)
-    return f"{told}, and so on" + (f" up to {span(longest)}" if doubled > longest else "")
+    limited = pauses[-1] < 2 * pauses[-2]
+    return f"{told}, and so on" + (f" up to {span(pauses[-1])}" if limited else "")
 
 
 def _traffic(run: Run, facts: Facts, numbers: Cohort) -> str:

@@ -49,6 +49,7 @@ FIELDS = (
     "retry_seconds",
 )
 MONTH = 30 * 86_400  # seconds
+MAX_BACK_OFF = 3600  # seconds
 EVALUATION_SECONDS = 10, MONTH  # the shortest time for evaluations, and the longest
 OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "adagrad")
 HYPERPARAMETERS: dict[str, Any] = {
@@ -125,6 +126,14 @@ def most_steps(run: Run, samples: int) -> int:
     asked = run.hyperparameters
     steps = asked["epochs"] * math.ceil(samples / asked["batch_size"])
     return min(steps, asked["max_steps"] or steps)
+
+
+def back_off(run: Run, failures: int) -> int:
+    """How many seconds pass before a failed round is tried again, after so many in a row.
+
+    Each pause is twice as long as the one before, up to an hour, or to a first one that is longer.
+    """
+    return min(run.retry_seconds * 2 ** (failures - 1), max(run.retry_seconds, MAX_BACK_OFF))
 
 
 def setting(

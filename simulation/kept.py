@@ -66,7 +66,7 @@ class Kept:
         places = round_.assignments.exclude(state__in=Assignment.OPEN)
         owned = self.owned(places.values_list("participant", flat=True))
         older = Assignment.objects.filter(participant__in=owned).exclude(
-            state__in=(*Assignment.OPEN, Place.UPLOADED)
+            state__in=Assignment.UNJUDGED
         )
         for pk in older.values_list("pk", flat=True):
             if (file := self.own_file(pk)) not in owned.values():

@@ -263,6 +263,12 @@ def told(ordered: Sequence[Contribution], norm: float, **more: float) -> dict[st
     return {"participants": float(len(ordered)), "samples": samples, "delta_norm": norm, **more}
 
 
+def everybody(setting: Setting, present: int) -> tuple[int, int]:
+    """How many there are, of whom so many are present, and how many the state was made for."""
+    now = max(setting.population, present)
+    return now, now if setting.population_before is None else setting.population_before
+
+
 def reported(ordered: Sequence[Contribution], name: str, *, least: float = 0.0) -> list[float]:
     """What each participant told by that name, in the order of the contributions.
 

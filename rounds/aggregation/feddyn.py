@@ -30,6 +30,7 @@ from rounds.aggregation.contract import (
     Setting,
     State,
     Strategy,
+    everybody,
     in_order,
     number,
     told,
@@ -85,12 +86,12 @@ class FedDyn(Strategy):
         from rounds.aggregation import sums
 
         ordered = in_order(contributions)
-        present, everybody = len(ordered), max(setting.population, len(ordered))
-        kept = everybody if setting.population_before is None else setting.population_before
+        present = len(ordered)
+        population, kept = everybody(setting, present)
         before, h = state["h"], np.empty(ordered[0].values.size)
 
         def step(at: slice, whole: NDArray[np.float64]) -> NDArray[np.float64]:
-            h[at] = kept / everybody * before[at] - self.alpha / everybody * whole
+            h[at] = kept / population * before[at] - self.alpha / population * whole
             return whole / present - h[at] / self.alpha
 
         delta, norm = sums.weighted_sums(
@@ -108,6 +109,6 @@ class FedDyn(Strategy):
                 ordered,
                 norm,
                 correction_norm=sums.norm(h) / self.alpha,
-                population=float(everybody),
+                population=float(population),
             ),
         )

@@ -46,6 +46,7 @@ from rounds.aggregation.contract import (
     told,
     whole,
 )
+from rounds.aggregation.norm_clipping import cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +111,9 @@ class GeometricMedian(Strategy):
         updates = [one.values for one in ordered]
         samples = np.array([one.samples for one in ordered], np.float64)
         alphas = weights = samples / samples.sum()
-        lengths = np.array(sums.norms(updates, threads=self.threads))
-        delta, norm, apart = distances.from_mean(
-            updates, alphas * _cut(lengths, alphas), out=out, threads=self.threads
-        )
+        norms = sums.norms(updates, threads=self.threads)
+        start = alphas * cut(norms, _middle(norms, alphas))
+        delta, norm, apart = distances.from_mean(updates, start, out=out, threads=self.threads)
         steps, change = 0, math.inf
         while steps < self.iterations and change > self.tolerance:
             betas = alphas / np.maximum(self.smoothing, apart)
@@ -144,10 +144,7 @@ class GeometricMedian(Strategy):
         return float(alphas @ smoothed)
 
 
-def _cut(lengths: NDArray[np.float64], alphas: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What each update is multiplied by to be no longer than half of the samples' updates are."""
-    order = np.argsort(lengths, kind="stable")
-    middle = order[np.searchsorted(np.cumsum(alphas[order]), 0.5)]
-    limit = lengths[middle]
-    longer = lengths > limit
-    return np.where(longer, limit / np.where(longer, lengths, 1.0), 1.0)
+def _middle(norms: Sequence[float], alphas: NDArray[np.float64]) -> float:
+    """A norm of which half of the samples' updates are no longer."""
+    order = np.argsort(norms, kind="stable")
+    return norms[order[np.searchsorted(np.cumsum(alphas[order]), 0.5)]]

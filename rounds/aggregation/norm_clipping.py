@@ -89,14 +89,17 @@ def clipped_mean(
     rows = [one.values for one in ordered]
     norms = sums.norms(rows, threads=threads)
     total = sum(one.samples for one in ordered)
-    weights = [
-        one.samples if norm <= clip else one.samples * (clip / norm)
-        for one, norm in zip(ordered, norms, strict=True)
-    ]
+    shares = cut(norms, clip)
+    weights = [one.samples * share for one, share in zip(ordered, shares, strict=True)]
     delta, norm = sums.weighted_sums(
         ordered, [weights], lambda _, mean: mean / total, out=out, threads=threads
     )
     return delta, norm, norms
+
+
+def cut(norms: Sequence[float], clip: float) -> list[float]:
+    """What updates of such norms are multiplied by to be no longer than a limit."""
+    return [1.0 if norm <= clip else clip / norm for norm in norms]
 
 
 def clipping(norms: Sequence[float], clip: float) -> dict[str, float]:

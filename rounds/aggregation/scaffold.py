@@ -38,6 +38,7 @@ from rounds.aggregation.contract import (
     Setting,
     State,
     Strategy,
+    everybody,
     in_order,
     number,
     reported,
@@ -93,15 +94,15 @@ class Scaffold(Strategy):
         ordered = in_order(contributions)
         steps = reported(ordered, "steps", least=1.0)
         rate = expect.learning_rate(setting)
-        present, everybody = len(ordered), max(setting.population, len(ordered))
-        kept = everybody if setting.population_before is None else setting.population_before
+        present = len(ordered)
+        population, kept = everybody(setting, present)
         before, control = state["control"], np.empty(ordered[0].values.size, np.float32)
 
         def step(
             at: slice, whole: NDArray[np.float64], by_step: NDArray[np.float64]
         ) -> NDArray[np.float64]:
             c = before[at].astype(np.float64)
-            control[at] = ((kept - present) * c - by_step / rate) / everybody
+            control[at] = ((kept - present) * c - by_step / rate) / population
             return self.server_learning_rate / present * whole
 
         weights = [[1.0] * present, [1 / taken for taken in steps]]
@@ -118,7 +119,7 @@ class Scaffold(Strategy):
                 ordered,
                 norm,
                 control_norm=length,
-                population=float(everybody),
+                population=float(population),
                 steps_mean=sum(steps) / present,
             ),
         )

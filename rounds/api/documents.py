@@ -25,7 +25,7 @@ def assignment(one: Assignment) -> dict[str, Any]:
     left = (deadline - clock.now()).total_seconds() if deadline else None
     required = eligibility.requirements(run)
     # What still trains, or waits in a pause, is for a later version than its round has made.
-    judged = one.state not in (*Assignment.OPEN, Assignment.State.UPLOADED)
+    judged = one.state not in Assignment.UNJUDGED
     made = round_.version if judged and round_.phase == Round.Phase.PUBLISHED else None
     return {
         "id": one.pk,

@@ -592,9 +592,9 @@ def test_a_worker_that_overslept_is_fenced_off(
     lifecycle.step(round_.pk)
     fold = lifecycle._fold
 
-    def sleepy_fold(held: Round, population: int) -> Any:
+    def sleepy_fold(held: Round, setting: Any) -> Any:
         Round.objects.filter(pk=held.pk).update(lease="another worker's")
-        return fold(held, population)
+        return fold(held, setting)
 
     monkeypatch.setattr(lifecycle, "_fold", sleepy_fold)
     assert not lifecycle.aggregate(round_.pk)

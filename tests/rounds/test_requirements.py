@@ -9,7 +9,7 @@ import pytest
 from client_sdk import wire
 from models_app import blobs, registry
 from models_app.evaluation import Evaluation
-from models_app.models import Model
+from models_app.models import Model, ModelVersion
 from rounds import capabilities, eligibility, enrolment, leases, lifecycle, preview, selectors
 from rounds.api import documents
 from rounds.errors import UpdateInvalid
@@ -260,26 +260,34 @@ def test_after_a_failed_round_the_state_is_that_of_the_base(tiny_model: Model, a
     assert control_of(third.version.strategy_state) == 16.0  # on 8, and not on the rejected 16
 
 
+def two_rounds_and_a_pause(
+    model: Model, *everyone: Enrolled, strategy: str
+) -> tuple[Run, ModelVersion, ModelVersion]:
+    """The run, and the versions that it has made."""
+    run = started(model, strategy=strategy).run
+    first = a_round(model, *everyone).version
+    lifecycle.pause_run(run.pk, actor="bob")
+    second = a_round(model, *everyone).version
+    assert first is not None
+    assert second is not None
+    first.refresh_from_db()  # it is served no more
+    return run, first, second
+
+
 def test_after_a_roll_back_the_state_is_still_that_which_participants_keep_theirs_of(
     tiny_model: Model, able: Enrol
 ) -> None:
     """Theirs moved on with each update that counted, and nobody tells them of a roll-back."""
     everyone = able("charlie"), able("dora")
-    run = started(tiny_model, strategy="remembering").run
-    first = a_round(tiny_model, *everyone)
-    lifecycle.pause_run(run.pk, actor="bob")
-    second = a_round(tiny_model, *everyone)
-    assert first.version is not None
-    assert second.version is not None
-    assert control_of(second.version.strategy_state) == 16.0
-    first.version.refresh_from_db()
-    again = registry.roll_back(tiny_model, first.version, actor="bob")
+    run, first, second = two_rounds_and_a_pause(tiny_model, *everyone, strategy="remembering")
+    assert control_of(second.strategy_state) == 16.0
+    again = registry.roll_back(tiny_model, first, actor="bob")
     lifecycle.resume_run(run.pk, actor="bob")
     mine = all_check_in(*everyone)[0]
     told = documents.assignment(mine)
-    assert told["control"]["sha256"] == second.version.strategy_state
-    assert selectors.may_download(everyone[0].participant, second.version.strategy_state)
-    assert not selectors.may_download(everyone[0].participant, first.version.strategy_state)
+    assert told["control"]["sha256"] == second.strategy_state
+    assert selectors.may_download(everyone[0].participant, second.strategy_state)
+    assert not selectors.may_download(everyone[0].participant, first.strategy_state)
     third = a_round(tiny_model, *everyone)
     assert third.base == again
     assert third.version is not None
@@ -290,21 +298,15 @@ def test_after_a_roll_back_momentum_is_that_of_the_version_that_is_served_again(
     tiny_model: Model, enrolled: Enrol
 ) -> None:
     everyone = enrolled("charlie"), enrolled("dora")
-    run = started(tiny_model, strategy="fedavgm").run
-    first = a_round(tiny_model, *everyone)
-    lifecycle.pause_run(run.pk, actor="bob")
-    second = a_round(tiny_model, *everyone)
-    assert first.version is not None
-    assert second.version is not None
-    first.version.refresh_from_db()
-    again = registry.roll_back(tiny_model, first.version, actor="bob")
-    second.version.refresh_from_db()
-    registry.roll_back(tiny_model, second.version, actor="bob")
+    run, first, second = two_rounds_and_a_pause(tiny_model, *everyone, strategy="fedavgm")
+    again = registry.roll_back(tiny_model, first, actor="bob")
+    second.refresh_from_db()
+    registry.roll_back(tiny_model, second, actor="bob")
     registry.roll_back(tiny_model, type(again).objects.get(pk=again.pk), actor="bob")
     lifecycle.resume_run(run.pk, actor="bob")
     third = a_round(tiny_model, *everyone)
     assert third.version is not None
-    assert third.version.strategy_state == second.version.strategy_state
+    assert third.version.strategy_state == second.strategy_state
 
 
 def test_a_run_knows_of_everybody_that_could_ever_take_part(tiny_model: Model, able: Enrol) -> None:
